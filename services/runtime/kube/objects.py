@@ -26,7 +26,7 @@ O = TypeVar("O", bound="KubeObject")  # noqa: E741 - the letter of "object", use
 K = TypeVar("K")
 
 EMPTY = Raw()
-"""The raw value of an absent field. `omit_defaults` compares identity: another empty Raw would be written as nothing."""
+"""The raw value of an absent field. `omit_defaults` compares identity: another empty Raw is written as nothing."""
 
 _NULL = b"null"
 _SHARED_LIMIT = 4096
@@ -124,7 +124,7 @@ class WatchEvent(Struct, frozen=True, gc=False):
     object: Raw
 
 
-# -- decoding --------------------------------------------------------------------------------------------------------
+# -- decoding ------------------------------------------------------------------------------------------------------
 
 
 def _build_decoder(type_: Any) -> msgspec.json.Decoder[Any]:
@@ -236,7 +236,7 @@ def version(resource_version: str) -> int:
     return int(resource_version) if resource_version.isdecimal() else 0
 
 
-# -- changed copies --------------------------------------------------------------------------------------------------
+# -- changed copies ------------------------------------------------------------------------------------------------
 
 
 def has_finalizer(obj: KubeObject, finalizer: str) -> bool:
