@@ -1,0 +1,36 @@
+"""What all tests share: one real API server for each session, a namespace for each test, and Hypothesis' settings."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tools import capi
+from tools.cluster import Cluster
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Shared machines stall: a slow example says nothing about the code. CI must give the same answer for the same commit.
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A running cluster with our CustomResourceDefinitions and Cluster API's (IPAM and Cluster)."""
+    with Cluster.temporary() as running:
+        running.install_crds(ROOT / "deploy" / "crds", *capi.crds())
+        yield running
+
+
+@pytest.fixture
+def namespace(cluster):
+    """The name of a new namespace. It is left behind: no controller runs that could finalise its deletion."""
+    name = f"test-{uuid.uuid4().hex[:10]}"
+    cluster.kubectl("create", "namespace", name)
+    return name
