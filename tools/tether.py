@@ -1,8 +1,9 @@
 """Runs a program that dies with the process that started it: `tether.py PARENT_PID PROGRAM [ARGUMENT ...]`.
 
-Linux sends the signal set here when the *thread* that forked us ends, so callers fork from a thread that lives as long as
-their process. The setting survives exec, and the program keeps this process id. Run with `python -I -S`: it starts in
-some 10 ms and imports nothing of the project. A preexec_fn would do the same but is unsafe in a process with threads.
+Linux sends the signal set here when the *thread* that forked us ends, so callers fork from a thread that lives as long
+as their process. The setting survives exec, and the program keeps this process id. Run with `python -I -S`: it starts
+in some 10 ms and imports nothing of the project. A preexec_fn would do the same but is unsafe in a process with
+threads.
 """
 
 import ctypes
