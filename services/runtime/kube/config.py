@@ -1,0 +1,276 @@
+"""Where the API server is and who we are: kubeconfig or in-cluster, TLS, and credentials that renew themselves.
+
+Responsible for: finding a configuration (a given path, $KUBECONFIG, the pod's service account), and saying what was
+tried when there is none; the TLS context; the authorization header, renewed when a token file is rotated, when an exec
+plugin's token is about to expire, and when the server refuses it.
+Invariants: the only module that imports kubernetes_asyncio, and only its loaders (they cover exec plugins, OIDC and
+merged files). HTTP(S)_PROXY is ignored, since the API server is inside; a `proxy-url` of the kubeconfig counts. No
+credential is logged.
+Must not know: requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import aiohttp
+from kubernetes_asyncio import client as upstream_client
+from kubernetes_asyncio import config as upstream
+from msgspec import Struct
+
+from services.runtime import log
+from services.runtime.kube.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+TOKEN_PERIOD = 60.0
+"""Seconds after which a token file is read again; the kubelet rotates it minutes before the old token expires."""
+EXPIRY_MARGIN = 60.0
+RETRY_PERIOD = 10.0
+CONNECT_TIMEOUT = 5.0
+CONNECTION_LIMIT = 128
+KEEPALIVE = 60.0
+
+_logger = log.get("runtime.config")
+
+
+class Source(Protocol):
+    """What can be read again: address and TLS once, credentials whenever they may have changed."""
+
+    @property
+    def description(self) -> str:
+        """Where this comes from, for messages."""
+
+    async def read(self) -> Settings:
+        """Read everything anew. Raises ConfigError."""
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """One reading of a source. `renew_in`: seconds after which the credentials should be read again, None for never."""
+
+    url: str
+    authorization: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    verify: bool = True
+    server_hostname: str | None = None
+    proxy: str | None = None
+    renew_in: float | None = None
+
+
+class Connection:
+    """How to reach one API server: `url` without a trailing slash, sessions with TLS, and the authorization header.
+
+    `authorization` is the value of the header or None; `renew_at` the monotonic time from which `renew` should be
+    awaited before the next request.
+    """
+
+    def __init__(self, source: Source, settings: Settings) -> None:
+        self._source = source
+        self._lock = asyncio.Lock()
+        self._files: tuple[object, ...] = ()
+        self.url = settings.url.rstrip("/")
+        self.server_hostname = settings.server_hostname
+        self.proxy = settings.proxy
+        self.tls = _tls_context(settings) if settings.url.startswith("https:") else None
+        self.authorization: str | None = None
+        self.renew_at: float | None = None
+        self._take(settings)
+
+    def session(self) -> aiohttp.ClientSession:
+        """Return a new session for this server; the caller closes it.
+
+        No cookies, no proxies of the environment, no automatic headers: a request is exactly what the transport asks
+        for.
+        """
+        connector = aiohttp.TCPConnector(
+            ssl=self.tls or True, limit=CONNECTION_LIMIT, keepalive_timeout=KEEPALIVE, ttl_dns_cache=30
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            proxy=self.proxy,
+            auto_decompress=False,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
+            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+        )
+
+    async def renew(self, refused: str | None = None, *, force: bool = False) -> bool:
+        """Read the credentials again; whether they may be worth another try.
+
+        `force` comes with `refused`, the header that the server answered 401 to: nothing is read when another task has
+        renewed it in the meantime. A source that cannot be read is logged and leaves the credentials as they are.
+        """
+        async with self._lock:
+            if force and refused != self.authorization:
+                return True
+            if not force and (self.renew_at is None or time.monotonic() < self.renew_at):
+                return True
+            try:
+                settings = await self._source.read()
+            except ConfigError as error:
+                _logger.warning("Cannot renew the credentials", source=self._source.description, error=error)
+                self.renew_at = time.monotonic() + RETRY_PERIOD
+                return False
+            return self._take(settings)
+
+    def _take(self, settings: Settings) -> bool:
+        """Adopt the credentials of a reading; whether anything is new."""
+        files = tuple(_stamp(path) for path in (settings.ca_file, settings.cert_file, settings.key_file))
+        changed = settings.authorization != self.authorization or files != self._files
+        if self.tls is not None and files != self._files and self._files:
+            try:
+                _load_files(self.tls, settings)
+            except (OSError, ssl.SSLError) as error:
+                _logger.warning("Cannot load the certificates", source=self._source.description, error=error)
+        self._files = files
+        self.authorization = settings.authorization
+        self.renew_at = None if settings.renew_in is None else time.monotonic() + settings.renew_in
+        return changed
+
+
+async def load(kubeconfig: str | os.PathLike[str] | None = None) -> Connection:
+    """Find the configuration: `kubeconfig`, else $KUBECONFIG, else the pod's service account. Raises ConfigError."""
+    source = find(kubeconfig, os.environ)
+    return Connection(source, await source.read())
+
+
+def find(kubeconfig: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Source:
+    """Choose the source of the configuration; the ConfigError says what was tried."""
+    if kubeconfig:
+        return Kubeconfig(os.fspath(kubeconfig), "--kubeconfig")
+    if environ.get("KUBECONFIG"):
+        return Kubeconfig(environ["KUBECONFIG"], "$KUBECONFIG")
+    host, port = environ.get("KUBERNETES_SERVICE_HOST"), environ.get("KUBERNETES_SERVICE_PORT")
+    if host and port:
+        return InCluster(host, port)
+    raise ConfigError(
+        "no Kubernetes configuration: --kubeconfig is not given, $KUBECONFIG is not set, and this is not a pod "
+        "($KUBERNETES_SERVICE_HOST and $KUBERNETES_SERVICE_PORT are not set)"
+    )
+
+
+class InCluster:
+    """The service account of the pod. Source: Kubernetes docs, "Accessing the Kubernetes API from a Pod"."""
+
+    def __init__(self, host: str, port: str, folder: Path = SERVICE_ACCOUNT) -> None:
+        self._url = f"https://{f'[{host}]' if ':' in host else host}:{port}"
+        self._folder = folder
+
+    @property
+    def description(self) -> str:
+        """The folder of the service account."""
+        return f"the service account in {self._folder}"
+
+    async def read(self) -> Settings:
+        """As `Source.read`."""
+        ca_file = self._folder / "ca.crt"
+        token = _read_token(self._folder / "token")
+        if not _stamp(str(ca_file)):
+            raise ConfigError(f"{self.description}: ca.crt is missing")
+        return Settings(url=self._url, authorization=f"Bearer {token}", ca_file=str(ca_file), renew_in=TOKEN_PERIOD)
+
+
+class Kubeconfig:
+    """One or more kubeconfig files (separated as in $PATH), current context."""
+
+    def __init__(self, paths: str, origin: str) -> None:
+        self._paths = paths
+        self._origin = origin
+
+    @property
+    def description(self) -> str:
+        """The path and where it was given."""
+        return f"the kubeconfig {self._paths} ({self._origin})"
+
+    async def read(self) -> Settings:
+        """As `Source.read`; runs the exec plugin when there is one."""
+        if not _any_exists(self._paths):
+            raise ConfigError(f"{self.description} does not exist")
+        configuration = upstream_client.Configuration()
+        try:
+            # persist_config writes renewed tokens into the user's file, which is not a service's to change.
+            loader = await upstream.load_kube_config(
+                config_file=self._paths, client_configuration=configuration, persist_config=False
+            )
+        except Exception as error:  # a malformed file surfaces as nearly any type (TypeError, KeyError, YAML's)
+            raise ConfigError(f"{self.description} cannot be used: {type(error).__name__}: {error}") from error
+        return Settings(
+            url=str(configuration.host),
+            authorization=configuration.api_key.get("BearerToken"),
+            ca_file=configuration.ssl_ca_cert,
+            cert_file=configuration.cert_file,
+            key_file=configuration.key_file,
+            verify=configuration.verify_ssl,
+            server_hostname=configuration.tls_server_name,
+            proxy=configuration.proxy,
+            renew_in=_renew_in(loader),
+        )
+
+
+def _renew_in(loader: Any) -> float | None:
+    """Seconds until the credentials of a kubeconfig should be read again."""
+    expiry = getattr(loader, "exec_plugin_expiry", None)
+    if expiry is not None:
+        left: float = (expiry - datetime.now(UTC)).total_seconds()
+        return max(RETRY_PERIOD, left - EXPIRY_MARGIN)
+    user = loader._user  # noqa: SLF001 - the loader has no public way to tell which kind of user it found
+    return TOKEN_PERIOD if user is not None and "tokenFile" in user else None
+
+
+def _tls_context(settings: Settings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+        # Python 3.13 turned this on; a private CA of an older cluster often lacks an extension that it demands.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        if settings.cert_file:
+            context.load_cert_chain(settings.cert_file, settings.key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"the certificates of {settings.url} cannot be loaded: {error}") from error
+    if not settings.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _load_files(context: ssl.SSLContext, settings: Settings) -> None:
+    """Bring rotated certificates into a context in use: new connections take them, a CA is added to the old ones."""
+    if settings.ca_file:
+        context.load_verify_locations(settings.ca_file)
+    if settings.cert_file:
+        context.load_cert_chain(settings.cert_file, settings.key_file)
+
+
+def _stamp(path: str | None) -> tuple[str, int, int] | None:
+    """Identity of a file's content, None when there is no file."""
+    if path is None:
+        return None
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return path, status.st_mtime_ns, status.st_ino
+
+
+def _any_exists(paths: str) -> bool:
+    return any(path and Path(path).expanduser().exists() for path in paths.split(os.pathsep))
+
+
+def _read_token(path: Path) -> str:
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"the service account token cannot be read: {error}") from error
+    if not token:
+        raise ConfigError(f"the service account token {path} is empty")
+    return token

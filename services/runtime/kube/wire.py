@@ -1,0 +1,230 @@
+"""One HTTP exchange with the API server: bytes out, bytes in, every failure one of our own types.
+
+Responsible for: the aiohttp session, headers prepared once, a timeout on every exchange, the one retry after a 401 with
+renewed credentials, client-go's request metrics, and splitting a stream into lines of any length.
+Invariants: nothing of aiohttp gets out of here. A connection that carried a 401 is closed, so that a renewed client
+certificate is used. aiohttp repeats a request of an idempotent method once when a kept-alive connection turns out to be
+closed; that is safe for our PUT and DELETE, whose preconditions make a repetition fail with 409 or 404.
+Must not know: resources, objects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Self
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from services.runtime import metrics
+from services.runtime.kube.errors import ConnectionFailed, RequestTimeout, from_status
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from services.runtime.kube.config import Connection
+
+JSON = "application/json"
+DEFAULT_TIMEOUT = 10.0
+UNAUTHORIZED = 401
+FIRST_ERROR = 400
+
+REQUESTS = metrics.counter(
+    "rest_client_requests_total",
+    "HTTP requests to the API server by status code, method and host; <error> when there was no answer.",
+    ("code", "method", "host"),
+)
+DURATION = metrics.histogram(
+    "rest_client_request_duration_seconds",
+    "Seconds from sending a request to having its answer, by HTTP method; watches are not in it.",
+    ("verb",),
+    buckets=(0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0),
+)
+
+
+class Wire:
+    """A session with one API server; opened and closed by the Client that owns it."""
+
+    def __init__(self, connection: Connection, user_agent: str, timeout: float) -> None:
+        self.connection = connection
+        self.timeout = timeout
+        self._user_agent = user_agent
+        self._session: aiohttp.ClientSession | None = None
+        self._host = URL(connection.url).authority
+        self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
+        self._headers: dict[tuple[str, str], CIMultiDict[str]] = {}
+        self._headers_of: str | None = None
+        self._counters: dict[tuple[str, str], Callable[[], None]] = {}
+        self._observers: dict[str, Callable[[float], None]] = {}
+
+    async def __aenter__(self) -> Self:
+        """Open the session."""
+        self._session = self.connection.session()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the session and its connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        content_type: str = JSON,
+        accept: str = JSON,
+        timeout: float | None = None,  # noqa: ASYNC109 - one timer for the exchange, not one for each await in it
+        extra: dict[str, str] | None = None,
+    ) -> bytes:
+        """Carry out one exchange; `path` is encoded already and includes the query. Raises KubeError."""
+        limit = self._limit(self.timeout if timeout is None else timeout)
+        started = time.perf_counter()
+        response = await self._request(
+            method, path, body, content_type=content_type, accept=accept, limit=limit, extra=extra
+        )
+        try:
+            content = await response.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _failure(error, method, path) from error
+        self._observe(method, time.perf_counter() - started)
+        if response.status >= FIRST_ERROR:
+            raise from_status(response.status, content, response.headers.get("Retry-After"))
+        return content
+
+    async def lines(self, path: str, *, accept: str = JSON) -> AsyncGenerator[bytes, None]:
+        """Stream the lines of a GET until the server ends it. Only connecting and the headers have a timeout.
+
+        A line may be of any length. What follows the last newline when the stream ends was cut off and is dropped.
+        """
+        try:
+            async with asyncio.timeout(self.timeout):
+                response = await self._request("GET", path, accept=accept, limit=self._limit(None))
+        except TimeoutError as error:
+            raise RequestTimeout(f"GET {path}: no answer in {self.timeout} s") from error
+        try:
+            if response.status >= FIRST_ERROR:
+                async with asyncio.timeout(self.timeout):
+                    content = await response.read()
+                raise from_status(response.status, content, response.headers.get("Retry-After"))
+            parts: list[bytes] = []
+            while chunk := await response.content.readany():
+                head, *rest = chunk.split(b"\n")
+                parts.append(head)
+                if not rest:
+                    continue
+                yield b"".join(parts)
+                for line in rest[:-1]:
+                    yield line
+                parts = [rest[-1]]
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _failure(error, "GET", path) from error
+        finally:
+            response.close()
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        content_type: str = JSON,
+        accept: str,
+        limit: aiohttp.ClientTimeout,
+        extra: dict[str, str] | None = None,
+    ) -> aiohttp.ClientResponse:
+        """Send and return with the headers of the answer; a 401 is tried once more with renewed credentials."""
+        connection = self.connection
+        if connection.renew_at is not None and time.monotonic() >= connection.renew_at:
+            await connection.renew()
+        authorization = connection.authorization
+        response = await self._exchange(method, path, body, self._prepared(content_type, accept, extra), limit)
+        if response.status == UNAUTHORIZED:
+            response.close()
+            if await connection.renew(authorization, force=True):
+                return await self._exchange(method, path, body, self._prepared(content_type, accept, extra), limit)
+            raise from_status(UNAUTHORIZED, b"")
+        return response
+
+    async def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: CIMultiDict[str], limit: aiohttp.ClientTimeout
+    ) -> aiohttp.ClientResponse:
+        session = self._session
+        if session is None:
+            raise RuntimeError("the client is used outside its `async with`")
+        connection = self.connection
+        try:
+            response = await session.request(
+                method,
+                URL(connection.url + path, encoded=True),
+                data=body,
+                headers=headers,
+                timeout=limit,
+                allow_redirects=False,
+                server_hostname=connection.server_hostname,
+            )
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            self._count("<error>", method)
+            raise _failure(error, method, path) from error
+        self._count(str(response.status), method)
+        return response
+
+    def _prepared(self, content_type: str, accept: str, extra: dict[str, str] | None) -> CIMultiDict[str]:
+        """Return the headers, built once for each pair of types and rebuilt when the credentials change.
+
+        Accept-Encoding is identity: compressing costs the server, and us, more CPU than a network inside a cluster or
+        data centre gains from it.
+        """
+        authorization = self.connection.authorization
+        if authorization is not self._headers_of:
+            self._headers.clear()
+            self._headers_of = authorization
+        headers = self._headers.get((content_type, accept))
+        if headers is None:
+            headers = CIMultiDict(
+                {
+                    "Accept": accept,
+                    "Accept-Encoding": "identity",
+                    "Content-Type": content_type,
+                    "User-Agent": self._user_agent,
+                }
+            )
+            if authorization:
+                headers["Authorization"] = authorization
+            self._headers[content_type, accept] = headers
+        if extra:
+            headers = headers.copy()
+            headers.update(extra)
+        return headers
+
+    def _limit(self, seconds: float | None) -> aiohttp.ClientTimeout:
+        key = -1.0 if seconds is None else seconds
+        limit = self._timeouts.get(key)
+        if limit is None:
+            limit = aiohttp.ClientTimeout(total=seconds, sock_connect=5.0)
+            self._timeouts[key] = limit
+        return limit
+
+    def _count(self, code: str, method: str) -> None:
+        count = self._counters.get((code, method))
+        if count is None:
+            count = REQUESTS.labels(code, method, self._host).inc
+            self._counters[code, method] = count
+        count()
+
+    def _observe(self, method: str, seconds: float) -> None:
+        observe = self._observers.get(method)
+        if observe is None:
+            observe = DURATION.labels(method).observe
+            self._observers[method] = observe
+        observe(seconds)
+
+
+def _failure(error: Exception, method: str, path: str) -> ConnectionFailed:
+    """Map a network error; the path without its query is enough to say what was tried."""
+    kind = RequestTimeout if isinstance(error, TimeoutError) else ConnectionFailed
+    return kind(f"{method} {path.partition('?')[0]}: {str(error) or type(error).__name__}")
