@@ -1,0 +1,298 @@
+"""The command line of every service: flags, each with an environment variable, into one frozen dataclass.
+
+Responsible for: the settings all services share (`Settings`), the way a service declares its own (a subclass whose
+fields are annotated with a `Flag`), parsing, and the names that Cluster API deployments pass to a provider's container.
+
+Invariants: a field `watch_namespace` is the flag `--watch-namespace` and the variable `GROUNDWORK_WATCH_NAMESPACE`; the
+flag wins over the variable, the variable over the default. A repeatable flag is a comma list in its variable. A bad
+value ends in one line that names where it came from, the value and what was expected: `SettingsError`, exit code 2.
+
+Must not know: what any setting is used for.
+"""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Final, NamedTuple, NoReturn, Self, TypeVar, get_args, get_type_hints
+
+__all__ = [
+    "Address",
+    "Flag",
+    "Parser",
+    "Settings",
+    "SettingsError",
+    "address",
+    "boolean",
+    "choice",
+    "namespace",
+    "text",
+    "whole",
+]
+
+_PREFIX: Final = "GROUNDWORK_"
+_DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_MAX_PORT: Final = 65535
+_DEBUG_VERBOSITY: Final = 4  # Kubernetes' logging conventions: V(4) is debug
+
+
+class SettingsError(Exception):
+    """A setting cannot be used; the text is the line to show. The process exits with code 2."""
+
+
+class Address(NamedTuple):
+    """Where a server listens. An empty host means every address, port 0 one that the kernel picks."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """Return host:port, with brackets around an IPv6 address."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Parser:
+    """Turns the text of a setting into its value, or raises ValueError; `expects` completes "expected ..."."""
+
+    parse: Callable[[str], Any]
+    expects: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Flag:
+    """Annotation of a field: how it shows on the command line.
+
+    With `boolean` as parser the flag is a pair, `--x` and `--no-x`. `aliases` are whole flags (`--other-name`). The
+    values of a repeatable flag become a tuple.
+    """
+
+    help: str
+    parser: Parser
+    metavar: str = "VALUE"
+    aliases: tuple[str, ...] = ()
+    repeatable: bool = False
+
+
+def whole(minimum: int, maximum: int) -> Parser:
+    """Expect a whole number within two bounds."""
+
+    def parse(value: str) -> int:
+        number = int(value)
+        if not minimum <= number <= maximum:
+            raise ValueError
+        return number
+
+    return Parser(parse, f"a whole number from {minimum} to {maximum}")
+
+
+def choice(*allowed: str) -> Parser:
+    """Expect one of a few words, in any case."""
+
+    def parse(value: str) -> str:
+        folded = value.lower()
+        if folded not in allowed:
+            raise ValueError
+        return folded
+
+    return Parser(parse, f"one of {', '.join(allowed)}")
+
+
+def _parse_text(value: str) -> str:
+    if not value:
+        raise ValueError
+    return value
+
+
+def _parse_boolean(value: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    if value.lower() not in words:
+        raise ValueError
+    return words[value.lower()]
+
+
+def _parse_namespace(value: str) -> str:
+    if not _DNS_LABEL.fullmatch(value):
+        raise ValueError
+    return value
+
+
+def _parse_address(value: str) -> Address:
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > _MAX_PORT:
+        raise ValueError
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError
+    return Address(host, int(port))
+
+
+text: Final = Parser(_parse_text, "a text that is not empty")
+boolean: Final = Parser(_parse_boolean, "true or false")
+namespace: Final = Parser(_parse_namespace, "the name of a namespace (a DNS label)")
+address: Final = Parser(_parse_address, "HOST:PORT, [IPV6]:PORT or :PORT")
+
+
+_EVERYWHERE: Final = Address("0.0.0.0", 8080)  # noqa: S104 - probes and scrapes come from outside the pod
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What every service can be told. A service subclasses this with fields of its own."""
+
+    program: ClassVar[str] = "groundwork"
+    """Name of the console script, for usage and messages; a subclass sets its own."""
+
+    kubeconfig: Annotated[
+        str | None,
+        Flag("kubeconfig file (default: $KUBECONFIG, else the in-cluster configuration)", text, "PATH"),
+    ] = None
+    watch_namespace: Annotated[
+        tuple[str, ...],
+        Flag(
+            "watch this namespace only; repeatable (default: all)", namespace, "NS", ("--namespace",), repeatable=True
+        ),
+    ] = ()
+    leader_election: Annotated[
+        bool,
+        Flag("work only while holding the Lease, so that replicas can stand by", boolean, aliases=("--leader-elect",)),
+    ] = True
+    lease_namespace: Annotated[
+        str | None, Flag("namespace of the Lease (default: the pod's own, else default)", namespace, "NS")
+    ] = None
+    bind_address: Annotated[
+        Address,
+        Flag("where /livez, /readyz and /metrics listen", address, "HOST:PORT", ("--diagnostics-address",)),
+    ] = _EVERYWHERE
+    workers: Annotated[int, Flag("concurrent reconciles per controller", whole(1, 1000), "N")] = 4
+    log_level: Annotated[
+        str, Flag("debug, info, warning or error", choice("debug", "info", "warning", "error"), "LEVEL")
+    ] = "info"
+    log_format: Annotated[str, Flag("json or text", choice("json", "text"), "FORMAT")] = "json"
+    uvloop: Annotated[bool | None, Flag("run on uvloop (default: when it is installed)", boolean)] = None
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Self:
+        """Read the settings from the arguments, without the program's name, and the environment.
+
+        Raises `SettingsError`. `--help` and `--version` print and raise SystemExit(0).
+        """
+        return _read(cls, arguments, os.environ if environment is None else environment)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def _read(kind: type[S], arguments: Sequence[str], environment: Mapping[str, str]) -> S:
+    flags = _flags(kind)
+    given = vars(_command_line(kind, flags).parse_args(arguments))
+    values: dict[str, Any] = {}
+    for name, declared in flags.items():
+        variable = _PREFIX + name.upper()
+        if name in given:
+            source, value = given[name]
+            values[name] = _value(declared, source, value)
+        elif environment.get(variable):  # Helm renders unset values as empty variables
+            value = environment[variable]
+            items = [item.strip() for item in value.split(",")] if declared.repeatable else value
+            values[name] = _value(declared, variable, items)
+    verbosity = given.get("v")
+    if verbosity is not None:
+        level = _value(Flag("", whole(0, 10), "N"), *verbosity)
+        # Zero and the other low levels leave the level as it is: they mean "what everybody sees".
+        if level >= _DEBUG_VERBOSITY and "log_level" not in given:
+            values["log_level"] = "debug"
+    if "insecure_diagnostics" in given:
+        _value(Flag("", boolean, ""), *given["insecure_diagnostics"])
+    return kind(**values)
+
+
+def _flags(kind: type[Settings]) -> dict[str, Flag]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {
+        field.name: next(item for item in get_args(hints[field.name]) if isinstance(item, Flag))
+        for field in dataclasses.fields(kind)
+    }
+
+
+def _value(declared: Flag, source: str, value: str | Sequence[str]) -> Any:
+    if isinstance(value, str):
+        return _parsed(declared, source, value)
+    # Cluster API's manifests pass `--namespace=` for "all namespaces".
+    return tuple(dict.fromkeys(_parsed(declared, source, item) for item in value if item))
+
+
+def _parsed(declared: Flag, source: str, value: str) -> Any:
+    try:
+        return declared.parser.parse(value)
+    except ValueError:
+        raise SettingsError(f"{source}: {value!r} is not valid: expected {declared.parser.expects}") from None
+
+
+class _CommandLine(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage: one line must do."""
+        raise SettingsError(message)
+
+
+class _Keep(argparse.Action):
+    """Keeps a value with the flag as it was written, so that a message names what the user typed; the last one wins."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 - argparse's interface
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Store what was written and the value."""
+        setattr(namespace, self.dest, (option_string, self.const if self.nargs == 0 else values))
+
+
+class _KeepAll(argparse.Action):
+    """Keeps every value of a repeatable flag, in order."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 - argparse's interface
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Append the value to those before it."""
+        _, earlier = getattr(namespace, self.dest, (option_string, []))
+        setattr(namespace, self.dest, (option_string, [*earlier, values]))
+
+
+def _command_line(kind: type[Settings], flags: Mapping[str, Flag]) -> argparse.ArgumentParser:
+    parser = _CommandLine(
+        prog=kind.program,
+        description=f"Each flag has an environment variable: --log-level is {_PREFIX}LOG_LEVEL.",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {importlib.metadata.version('groundwork')}")
+    for name, declared in flags.items():
+        names = (f"--{name.replace('_', '-')}", *declared.aliases)
+        shown = declared.help.replace("%", "%%")
+        if declared.parser is boolean:
+            parser.add_argument(*names, dest=name, action=_Keep, nargs="?", const="true", metavar="BOOL", help=shown)
+            parser.add_argument(f"--no-{names[0][2:]}", dest=name, action=_Keep, nargs=0, const="false")
+        else:
+            action = _KeepAll if declared.repeatable else _Keep
+            parser.add_argument(*names, dest=name, action=action, metavar=declared.metavar, help=shown)
+    foreign = parser.add_argument_group("accepted because Cluster API deployments pass them")
+    foreign.add_argument("--v", dest="v", action=_Keep, metavar="N", help="verbosity; 4 and more means debug")
+    foreign.add_argument(
+        "--insecure-diagnostics",
+        dest="insecure_diagnostics",
+        action=_Keep,
+        nargs="?",
+        const="true",
+        metavar="BOOL",
+        help="no effect: diagnostics are plain HTTP without secrets",
+    )
+    return parser
