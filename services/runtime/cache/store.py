@@ -190,9 +190,13 @@ class Store(Generic[T]):
         """Make a successful write of our own visible at once; `obj` is what the server answered.
 
         Older events of the object are ignored from now on, and the watch's own copy of this state fires no handler.
-        Nothing happens when the watch is further than this write already.
+        Nothing happens when the watch is further than this write already. A write that took the last finalizer off an
+        object being deleted removed it; that is a `forget`.
         """
         key = obj.key
+        if obj.finalized:
+            self.forget(key, obj.metadata.uid)
+            return
         level = version(obj.metadata.resourceVersion)
         if level <= self._progress.get(key.namespace, self._progress.get("", 0)):
             return

@@ -95,6 +95,12 @@ class KubeObject(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False
         """Whether a deletion was requested and waits for finalizers."""
         return self.metadata.deletionTimestamp is not None
 
+    @property
+    def finalized(self) -> bool:
+        """Whether a deletion was requested and nothing holds it up: the write that led to this state removed the object."""
+        meta = self.metadata
+        return meta.deletionTimestamp is not None and not meta.finalizers and not meta.deletionGracePeriodSeconds
+
 
 class ListMeta(Struct, frozen=True, gc=False):
     """meta/v1 ListMeta."""

@@ -138,10 +138,12 @@ class Client:
         label_selector: str = "",
         field_selector: str = "",
         metadata_only: bool = False,
+        opened: Callable[[], None] | None = None,
     ) -> AsyncGenerator[WatchEvent, None]:
         """Stream what happened after `resource_version`, bookmarks included, until the server ends it.
 
-        An error row raises ApiError (Gone when the version is too old). Nothing here notices a stalled connection.
+        `opened` is called once the server has accepted the watch, which may be long before the first row. An error row
+        raises ApiError (Gone when the version is too old). Nothing here notices a stalled connection.
         """
         query = {
             "watch": "1",
@@ -152,7 +154,7 @@ class Client:
         }
         path = f"{resource.path(namespace)}?{urlencode(query)}"
         decode_event = decoder(WatchEvent).decode
-        lines = self._wire.lines(path, accept=METADATA if metadata_only else JSON)
+        lines = self._wire.lines(path, accept=METADATA if metadata_only else JSON, opened=opened)
         try:
             async for line in lines:
                 event: WatchEvent = decode_event(line)
@@ -233,10 +235,7 @@ class Client:
         if self._check is not None:
             self._check()
         answer = decode(await self._wire.send("DELETE", resource.path(namespace, name), body), as_)
-        if answer.kind == "Status" or not answer.deleting:
-            return None
-        waits = answer.metadata.finalizers or answer.metadata.deletionGracePeriodSeconds != 0
-        return answer if waits else None
+        return None if answer.kind == "Status" or not answer.deleting or answer.finalized else answer
 
     async def raw(
         self,

@@ -96,7 +96,9 @@ class Wire:
             raise from_status(response.status, content, response.headers.get("Retry-After"))
         return content
 
-    async def lines(self, path: str, *, accept: str = JSON) -> AsyncGenerator[bytes, None]:
+    async def lines(
+        self, path: str, *, accept: str = JSON, opened: Callable[[], None] | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """Stream the lines of a GET until the server ends it. Only connecting and the headers have a timeout.
 
         A line may be of any length. What follows the last newline when the stream ends was cut off and is dropped.
@@ -111,6 +113,8 @@ class Wire:
                 async with asyncio.timeout(self.timeout):
                     content = await response.read()
                 raise from_status(response.status, content, response.headers.get("Retry-After"))
+            if opened is not None:
+                opened()
             parts: list[bytes] = []
             while chunk := await response.content.readany():
                 head, *rest = chunk.split(b"\n")
