@@ -1,0 +1,89 @@
+"""Virtual time for asyncio: a loop whose clock jumps to the next timer as soon as nothing else can run.
+
+The whole of asyncio follows it (`sleep`, `timeout`, `call_later`), so code under test needs no other clock than
+`LoopClock`, and hours pass in milliseconds. A loop with nothing left to wait for is a deadlock and fails the test. As
+trio's MockClock with autojump_threshold=0.
+"""
+
+import asyncio
+import functools
+import selectors
+from datetime import UTC, datetime, timedelta
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class DeadlockError(BaseException):
+    """Every task waits for something that cannot happen. Not an Exception: code under test must not swallow it."""
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    def __init__(self):
+        self.elapsed = 0.0
+        super().__init__(_JumpingSelector(self))
+        self._clock_resolution = 1e-9
+
+    def time(self):
+        return self.elapsed
+
+
+class _JumpingSelector(selectors.BaseSelector):
+    def __init__(self, loop):
+        self._loop = loop
+        self._real = selectors.DefaultSelector()
+
+    def select(self, timeout=None):
+        events = self._real.select(0)
+        if events or timeout == 0:
+            return events
+        if timeout is None:
+            raise DeadlockError("nothing is scheduled and no task can run")
+        self._loop.elapsed += timeout
+        return []
+
+    def register(self, fileobj, events, data=None):
+        return self._real.register(fileobj, events, data)
+
+    def unregister(self, fileobj):
+        return self._real.unregister(fileobj)
+
+    def close(self):
+        self._real.close()
+
+    def get_map(self):
+        return self._real.get_map()
+
+
+class LoopClock:
+    """A `Clock` that shows the running loop's time."""
+
+    def monotonic(self):
+        return asyncio.get_running_loop().time()
+
+    def now(self):
+        return START + timedelta(seconds=self.monotonic())
+
+    async def sleep(self, seconds):
+        await asyncio.sleep(max(0.0, seconds))
+
+
+def run(coroutine):
+    """Run to the end in virtual time."""
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        return runner.run(coroutine)
+
+
+def virtual_time(test):
+    """Let an async test run in virtual time."""
+
+    @functools.wraps(test)
+    def wrapper(*args, **kwargs):
+        return run(test(*args, **kwargs))
+
+    return wrapper
+
+
+async def settle(turns=20):
+    """Let every task that can run do so; no time passes."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
