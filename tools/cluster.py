@@ -166,9 +166,12 @@ class Cluster:
 
     # Faults
 
-    def stop_apiserver(self) -> None:
-        """Stop the API server as an upgrade would (SIGTERM)."""
-        self.apiserver.daemon.stop()
+    def stop_apiserver(self, *, grace: float = 5.0) -> None:
+        """Stop the API server as an upgrade would: SIGTERM, and SIGKILL after `grace` seconds.
+
+        It answers SIGTERM with GOAWAY at once, but stays for as long as a client holds a watch open.
+        """
+        self.apiserver.daemon.stop(timeout=grace)
 
     def kill_apiserver(self) -> None:
         """Stop the API server as a crash would (SIGKILL)."""
@@ -180,9 +183,9 @@ class Cluster:
             self._apiserver_args = list(args)
         self.apiserver.start(self._apiserver_args, tethered=self._tethered)
 
-    def stop_etcd(self) -> None:
-        """Stop etcd (SIGTERM); the API server stays and answers errors."""
-        self.etcd.daemon.stop()
+    def stop_etcd(self, *, grace: float = 3.0) -> None:
+        """Stop etcd (SIGTERM, SIGKILL after `grace` seconds); the API server stays and answers errors."""
+        self.etcd.daemon.stop(timeout=grace)
 
     def kill_etcd(self) -> None:
         """Stop etcd as a crash would (SIGKILL)."""
