@@ -11,28 +11,24 @@ Must not know: what the checks look at.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
 from aiohttp import web
 
 from services.runtime import metrics
 from services.runtime.settings import Address
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 __all__ = ["Check", "HealthServer", "ListenError"]
+
+Check = Callable[[], bool | str]
+"""Returns True when ready, False or the reason when not."""
 
 _CLOSE_SECONDS: Final = 1.0  # a scrape that is under way may end
 
 
 class ListenError(Exception):
     """The address cannot be listened on; the text names it and says why. The process exits with code 2."""
-
-
-if TYPE_CHECKING:
-    Check = Callable[[], bool | str]
-    """Returns True when ready, False or the reason when not."""
 
 
 class HealthServer:

@@ -274,7 +274,7 @@ def _command_line(kind: type[Settings], flags: Mapping[str, Flag]) -> argparse.A
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {importlib.metadata.version('groundwork')}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     for name, declared in flags.items():
         names = (f"--{name.replace('_', '-')}", *declared.aliases)
         shown = declared.help.replace("%", "%%")
@@ -296,3 +296,10 @@ def _command_line(kind: type[Settings], flags: Mapping[str, Flag]) -> argparse.A
         help="no effect: diagnostics are plain HTTP without secrets",
     )
     return parser
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("groundwork")
+    except importlib.metadata.PackageNotFoundError:  # a checkout that was not installed
+        return "0+unknown"
