@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tools import capi
+from tools import binaries, capi
 from tools.cluster import Cluster
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,8 +20,22 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
+def pytest_collection_finish(session):
+    # On a fresh machine this builds for minutes: here, with its progress shown, rather than in a fixture, where a test's
+    # time limit would end it.
+    if not session.config.option.collectonly and any("control_plane" in item.fixturenames for item in session.items):
+        with session.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+            binaries.ensure(*binaries.CLUSTER)
+
+
 @pytest.fixture(scope="session")
-def cluster():
+def control_plane():
+    """Asks for the programs of a local cluster; for tests that run a cluster of their own."""
+    return binaries.ensure(*binaries.CLUSTER)
+
+
+@pytest.fixture(scope="session")
+def cluster(control_plane):
     """A running cluster with our CustomResourceDefinitions and Cluster API's (IPAM and Cluster)."""
     with Cluster.temporary() as running:
         running.install_crds(ROOT / "deploy" / "crds", *capi.crds())

@@ -21,7 +21,7 @@ CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 
 
 @pytest.fixture(scope="module")
-def own():
+def own(control_plane):
     """A cluster of this module's own, since its tests restart it."""
     with Cluster.temporary() as cluster:
         yield cluster
@@ -150,7 +150,7 @@ def test_definitions_of_the_vsphere_provider_come_without_conversion():
     assert "conversion" not in machines["spec"]
 
 
-def test_a_temporary_cluster_leaves_nothing_behind():
+def test_a_temporary_cluster_leaves_nothing_behind(control_plane):
     with Cluster.temporary() as cluster:
         pids = [cluster.etcd.daemon.pid, cluster.apiserver.daemon.pid]
         assert all(start_time(pid) for pid in pids)
@@ -181,7 +181,7 @@ def test_a_tethered_program_dies_with_a_starter_that_is_killed(tmp_path):
         time.sleep(0.01)
 
 
-def test_a_named_cluster_goes_up_and_down_from_the_command_line(tmp_path):
+def test_a_named_cluster_goes_up_and_down_from_the_command_line(control_plane, tmp_path):
     environment = {
         **os.environ,
         "XDG_CACHE_HOME": str(tmp_path),

