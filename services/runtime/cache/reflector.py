@@ -23,14 +23,14 @@ from services.runtime.kube.objects import KubeObject, decode
 from services.runtime.kube.resource import Resource
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
 
+    from services.runtime.cache.store import Store
     from services.runtime.clock import Clock
     from services.runtime.kube.objects import WatchEvent
     from services.runtime.kube.transport import Client
 
 T = TypeVar("T", bound=KubeObject)
-T_contra = TypeVar("T_contra", bound=KubeObject, contravariant=True)
 
 INACTIVITY = 70.0
 """Seconds without a byte after which a watch is given up: the server sends a bookmark about every 60."""
@@ -47,29 +47,6 @@ _RELISTS = metrics.counter("groundwork_reflector_relists_total", "Lists after th
 _OBJECTS = metrics.gauge("groundwork_store_objects", "Objects in the local copy.", ("resource",))
 
 _logger = log.get("runtime.cache")
-
-
-class Sink(Protocol[T_contra]):
-    """What a reflector feeds; see `Store` for the meaning of each."""
-
-    @property
-    def name(self) -> str:
-        """The name for logs and metrics."""
-
-    def __len__(self) -> int:
-        """Return how many objects there are."""
-
-    def expect(self, scope: str = "") -> None:
-        """Announce a feed."""
-
-    def replace(self, items: Iterable[T_contra], resource_version: str, scope: str = "") -> None:
-        """Take a complete list."""
-
-    def apply(self, type_: str, obj: T_contra) -> None:
-        """Take an event."""
-
-    def advance(self, resource_version: str, scope: str = "") -> None:
-        """Take a bookmark."""
 
 
 class Changes(Protocol):
@@ -98,7 +75,7 @@ class Reflector(Generic[T]):
         self,
         client: Client,
         choose: Resource | Callable[[], Awaitable[Resource | None]],
-        store: Sink[T],
+        store: Store[T],
         *,
         clock: Clock,
         as_: type[T] = KubeObject,  # type: ignore[assignment]  # T's default
@@ -111,7 +88,7 @@ class Reflector(Generic[T]):
     ) -> None:
         self._client = client
         self._choose = choose
-        self._store = store
+        self.store = store
         self._clock = clock
         self._as = as_
         self._namespace = namespace
@@ -132,13 +109,18 @@ class Reflector(Generic[T]):
         store.expect(namespace)
 
     @property
+    def store(self) -> Sink[T]:
+        """What it feeds."""
+        return self.store
+
+    @property
     def trouble(self) -> Trouble | None:
         """What keeps the copy from following the server right now; None when it does."""
         return self._state.trouble
 
     async def run(self) -> None:
         """Follow the server until cancelled."""
-        _OBJECTS.labels(self._store.name).set_function(self._store.__len__)
+        _OBJECTS.labels(self.store.name).set_function(self.store.__len__)
         outcome: decide.Outcome = decide.Resumed()
         while True:
             before = self._state
@@ -159,7 +141,7 @@ class Reflector(Generic[T]):
             choose = self._choose
             self._resource = choose if isinstance(choose, Resource) else await choose()
             if self._resource is None:
-                return decide.ListFailed(Trouble.UNSERVED, populated=len(self._store) > 0)
+                return decide.ListFailed(Trouble.UNSERVED, populated=len(self.store) > 0)
             everything = await self._client.list(
                 self._resource,
                 self._namespace,
@@ -170,18 +152,18 @@ class Reflector(Generic[T]):
         except (KubeError, msgspec.MsgspecError) as error:
             if isinstance(error, NotFound) and self._discovery is not None:
                 self._discovery.forget()
-            return decide.ListFailed(self._explain(error), len(self._store) > 0, _retry_after(error))
-        self._store.replace(everything.items, everything.resource_version, self._namespace)
+            return decide.ListFailed(self._explain(error), len(self.store) > 0, _retry_after(error))
+        self.store.replace(everything.items, everything.resource_version, self._namespace)
         self._touch()
-        _LISTS.labels(self._store.name).inc()
+        _LISTS.labels(self.store.name).inc()
         if self._listed:
-            _RELISTS.labels(self._store.name).inc()
+            _RELISTS.labels(self.store.name).inc()
         self._listed = True
         return decide.Listed(everything.resource_version)
 
     async def _watch(self, resource_version: str) -> decide.Outcome:
         assert self._resource is not None, "a watch follows a list"
-        _WATCHES.labels(self._store.name).inc()
+        _WATCHES.labels(self.store.name).inc()
         self._last, self._delivered = resource_version, False
         events = self._client.watch(
             self._resource,
@@ -217,18 +199,18 @@ class Reflector(Generic[T]):
         if decide.rewound(self._last, resource_version):
             return False
         if bookmark:
-            self._store.advance(resource_version, self._namespace)
+            self.store.advance(resource_version, self._namespace)
         else:
-            self._store.apply(event.type, cast("T", obj))
+            self.store.apply(event.type, cast("T", obj))
         self._last = resource_version
         self._delivered = True
         self._touch()
-        _EVENTS.labels(self._store.name, event.type).inc()
+        _EVENTS.labels(self.store.name, event.type).inc()
         return True
 
     async def _pause(self, action: decide.Pause) -> decide.Outcome:
         if action.clear:
-            self._store.replace((), "", self._namespace)
+            self.store.replace((), "", self._namespace)
             self._touch()
         if self._discovery is None or not action.until_change:
             await self._clock.sleep(action.seconds)
@@ -254,7 +236,7 @@ class Reflector(Generic[T]):
     def _explain(self, error: Exception) -> Trouble:
         self._error = error
         trouble = decide.classify(error)
-        _TROUBLES.labels(self._store.name, trouble.value).inc()
+        _TROUBLES.labels(self.store.name, trouble.value).inc()
         return trouble
 
     def _report(self, before: Trouble | None) -> None:
@@ -262,7 +244,7 @@ class Reflector(Generic[T]):
         now = self._state.trouble
         if now is before:
             return
-        fields = {"store": self._store.name, "namespace": self._namespace or "*"}
+        fields = {"store": self.store.name, "namespace": self._namespace or "*"}
         if now is None:
             _logger.info("Following the server again", **fields)
         elif now is Trouble.UNSERVED:

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from services.runtime.cache.reflector import Reflector
+from services.runtime.cache.store import Store
 from services.runtime.kube.errors import NotFound
-from services.runtime.kube.objects import decoder
+from services.runtime.kube.objects import KubeObject, decoder
 from services.runtime.kube.resource import CUSTOM_RESOURCE_DEFINITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from services.runtime.clock import Clock
-    from services.runtime.kube.objects import KubeObject
     from services.runtime.kube.resource import Resource
     from services.runtime.kube.transport import Client
 
@@ -113,29 +113,20 @@ class Discovery:
         return resource.plural in plurals
 
 
-class _Definitions:
-    """What a reflector feeds instead of a store: every change of a definition is passed on, none is kept."""
-
-    name = "customresourcedefinitions"
+class _Definitions(Store[KubeObject]):
+    """A store that keeps nothing and passes on that something changed."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
+        super().__init__("customresourcedefinitions")
         self._changed = changed
 
-    def __len__(self) -> int:
-        return 0
-
-    def expect(self, scope: str = "") -> None:
-        """Nobody waits for this feed."""
-
     def replace(self, items: Iterable[KubeObject], resource_version: str, scope: str = "") -> None:
-        """A list may hide any number of changes."""
-        del items, resource_version, scope
+        """Pass on a list, which may hide any number of changes."""
+        del items
+        super().replace((), resource_version, scope)
         self._changed()
 
     def apply(self, type_: str, obj: KubeObject) -> None:
-        """Pass a change on."""
+        """Pass on a change."""
         del type_, obj
         self._changed()
-
-    def advance(self, resource_version: str, scope: str = "") -> None:
-        """Nothing has changed."""

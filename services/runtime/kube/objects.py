@@ -97,7 +97,7 @@ class KubeObject(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False
 
     @property
     def finalized(self) -> bool:
-        """Whether a deletion was requested and nothing holds it up: the write that led to this state removed the object."""
+        """Whether a deletion was requested and nothing holds it up: the write that led here removed the object."""
         meta = self.metadata
         return meta.deletionTimestamp is not None and not meta.finalizers and not meta.deletionGracePeriodSeconds
 
@@ -192,13 +192,25 @@ def compact(obj: O) -> O:
         if value is not EMPTY:
             force_setattr(obj, name, value.copy())
     force_setattr(meta, "namespace", intern(meta.namespace))
+    if meta.creationTimestamp is not None:  # objects made in one go share their second
+        force_setattr(meta, "creationTimestamp", intern(meta.creationTimestamp))
     if meta.finalizers:
         force_setattr(meta, "finalizers", _share(meta.finalizers))
     if meta.ownerReferences:
-        force_setattr(meta, "ownerReferences", tuple([_share(ref) for ref in meta.ownerReferences]))
+        force_setattr(meta, "ownerReferences", tuple([_share_owner(ref) for ref in meta.ownerReferences]))
     if meta.labels:
         force_setattr(meta, "labels", _share_labels(meta.labels))
     return obj
+
+
+def _share_owner(ref: OwnerReference) -> OwnerReference:
+    """Return one reference for all that an owner of many has; of a unique one at least the words are shared."""
+    found: OwnerReference | None = _shared.get(ref)
+    if found is not None:
+        return found
+    force_setattr(ref, "apiVersion", sys.intern(ref.apiVersion))
+    force_setattr(ref, "kind", sys.intern(ref.kind))
+    return _share(ref)
 
 
 def _share_labels(labels: dict[str, str]) -> dict[str, str]:
