@@ -1,19 +1,23 @@
 """The API objects of the allocator as typed views: resources, keys, specs and statuses.
 
 Responsible for: the names, groups and JSON shapes that users and other controllers see. The shapes are metal3's
-`ipam.metal3.io/v1alpha1`, Cluster API's `ipam.cluster.x-k8s.io` contract and Groundwork's own `ipam.groundwork.dev/v1alpha1`.
+`ipam.metal3.io/v1alpha1`, Cluster API's `ipam.cluster.x-k8s.io` contract and
+Groundwork's own `ipam.groundwork.dev/v1alpha1`.
 Invariant: a Struct here has exactly the fields of its CRD in deploy/crds (held by `python -m tools.check_crds`).
 Must not know: how anything is allocated, stored or written.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from services.runtime.kube.conditions import Condition
 from services.runtime.kube.resource import Resource
+
+if TYPE_CHECKING:
+    from services.runtime.kube.objects import KubeObject
 
 METAL3_GROUP = "ipam.metal3.io"
 OWN_GROUP = "ipam.groundwork.dev"
@@ -34,6 +38,28 @@ CAPI_ADDRESSES = tuple(
 CLUSTERS = tuple(
     Resource("cluster.x-k8s.io", version, "clusters", "Cluster", namespaced=True) for version in ("v1beta2", "v1beta1")
 )
+
+
+def claim_resources(kind: str) -> tuple[Resource, ...]:
+    """Resources of a kind of claim, the preferred version first."""
+    return (IP_CLAIMS,) if kind == IP_CLAIMS.kind else CAPI_CLAIMS
+
+
+def address_resources(kind: str) -> tuple[Resource, ...]:
+    """Resources of the IPAddresses made for a kind of claim, the preferred version first."""
+    return (IP_ADDRESSES,) if kind == IP_CLAIMS.kind else CAPI_ADDRESSES
+
+
+_BY_TYPE = {
+    (r.api_version, r.kind): r
+    for r in (IP_CLAIMS, IP_ADDRESSES, IP_POOLS, GLOBAL_IP_POOLS, *CAPI_CLAIMS, *CAPI_ADDRESSES)
+}
+
+
+def resource_of(obj: KubeObject) -> Resource:
+    """Resource that an object of one of these kinds was read from."""
+    return _BY_TYPE[obj.apiVersion, obj.kind]
+
 
 CLUSTER_NAME_LABEL = "cluster.x-k8s.io/cluster-name"
 PROVIDER_LABEL = "cluster.x-k8s.io/provider"
@@ -57,8 +83,8 @@ ADDRESS_FINALIZERS = {
         "ipam.cluster.x-k8s.io/protect-address",
     ),
 }
-# Set by the API server for `kubectl delete --cascade=foreground|orphan`; the garbage collector removes them only after the
-# IPAddress is gone, so waiting for them would be a deadlock.
+# Set by the API server for `kubectl delete --cascade=foreground|orphan`; the garbage collector removes them only
+# after the IPAddress is gone, so waiting for them would be a deadlock.
 GARBAGE_COLLECTOR_FINALIZERS = ("foregroundDeletion", "orphan")
 
 READY = "Ready"
@@ -128,8 +154,8 @@ class PoolSpec(_Api, frozen=True):
 class AddressCounts(_Api, frozen=True, omit_defaults=False):
     """`status.ipAddresses` of a pool; every number saturates at 2**63 - 1 and none is ever negative.
 
-    total = used + free + reserved + cooling. `outOfRange` counts addresses held through the pool that its spec no longer
-    covers; they are not part of total.
+    total = used + free + reserved + cooling. `outOfRange` counts addresses held through the pool that its spec no
+    longer covers; they are not part of total.
     """
 
     total: int = 0

@@ -1,24 +1,26 @@
 """Integer arithmetic on addresses: one number line for both families, and sets of free addresses on it.
 
-Responsible for: parsing addresses, ranges and CIDRs into closed integer intervals, and `FreeSet`, from which a lowest, a
-random or a given address is taken in O(log n) of the number of gaps, never of the number of addresses.
-Invariants: IPv4 lies in [0, 2**32), IPv6 in [2**128, 2**129), so an interval never spans families; a FreeSet's intervals are
-disjoint, not adjacent, and its `count` is their total length.
+Responsible for: parsing addresses, ranges and CIDRs into closed integer intervals, and `FreeSet`, from which a lowest,
+a random or a given address is taken in O(log n) of the number of gaps, never of the number of addresses.
+Invariants: IPv4 lies in [0, 2**32), IPv6 in [2**128, 2**129), so an interval never spans families; a FreeSet's
+intervals are disjoint, not adjacent, and its `count` is their total length.
 Must not know: pools, claims, Kubernetes.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from sortedcontainers import SortedList
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Iterable, Iterator
 
 V6_BASE = 1 << 128
+BEYOND = 1 << 130
+"""Greater than every point."""
 _V4_LAST = (1 << 32) - 1
 _V6_LAST = V6_BASE + (1 << 128) - 1
 _RANDOM_TRIES = 24
@@ -37,12 +39,18 @@ class Interval(NamedTuple):
 
 
 def point(text: str) -> int:
-    """Point of an address; ValueError if `text` is not one (zone ids and leading zeros in IPv4 are not accepted)."""
+    """Point of an address; ValueError if `text` is not one.
+
+    Not accepted, as by the API server (CEL's `ip()`): zone ids, leading zeros in IPv4, and IPv4-mapped IPv6, which
+    would be a second name for an IPv4 address.
+    """
     address = ipaddress.ip_address(text)
-    if address.version == 4:  # noqa: PLR2004 - the IP version
+    if isinstance(address, ipaddress.IPv4Address):
         return int(address)
     if address.scope_id:
         raise ValueError(f"{text!r} has a zone id")
+    if address.ipv4_mapped is not None:
+        raise ValueError(f"{text!r} is an IPv4 address in IPv6 notation")
     return V6_BASE + int(address)
 
 
@@ -134,81 +142,85 @@ def subtract(intervals: Iterable[Interval], holes: Iterable[Interval]) -> list[I
 
 
 class FreeSet:
-    """Mutable set of points kept as disjoint intervals."""
+    """Mutable set of points kept as disjoint intervals.
 
-    __slots__ = ("_last_of", "_starts", "count")
+    Intervals are found by their last point, so that taking the lowest one, what most pools do all day, moves no key.
+    """
+
+    __slots__ = ("_first_of", "_lasts", "count")
 
     def __init__(self, intervals: Iterable[Interval] = ()) -> None:
         merged = merge(intervals)
-        self._starts: SortedList[int] = SortedList(i.first for i in merged)
-        self._last_of = {i.first: i.last for i in merged}
+        self._lasts: SortedList[int] = SortedList(i.last for i in merged)
+        self._first_of = {i.last: i.first for i in merged}
         self.count = sum(i.size for i in merged)
 
     def __iter__(self) -> Iterator[Interval]:
         """Intervals in ascending order."""
-        return (Interval(first, self._last_of[first]) for first in self._starts)
+        return (Interval(self._first_of[last], last) for last in self._lasts)
 
-    def _start_before(self, at: int) -> int | None:
-        """Start of the interval with the greatest start <= at."""
-        return next(self._starts.irange(maximum=at, reverse=True), None)
+    def _last_from(self, at: int) -> int | None:
+        """Last point of the interval that ends soonest at or after a point."""
+        return next(self._lasts.irange(minimum=at), None)
 
     def __contains__(self, at: int) -> bool:
         """Tell whether the point is in the set."""
-        start = self._start_before(at)
-        return start is not None and at <= self._last_of[start]
+        last = self._last_from(at)
+        return last is not None and self._first_of[last] <= at
 
     def lowest(self) -> int | None:
         """Lowest point, or None when empty."""
-        return self._starts[0] if self._starts else None
+        return self._first_of[self._lasts[0]] if self._lasts else None
 
     def random(self, rng: random.Random) -> int | None:
         """Point chosen at random, or None when empty.
 
-        Uniform while a fair share of the span is in the set; in a sparse set the first point at or after a random place,
-        which keeps the choice O(log n) whatever the holes.
+        Uniform while a fair share of the span is in the set; in a sparse set the first point at or after a random
+        place, which keeps the choice O(log n) whatever the holes.
         """
-        if not self._starts:
+        lowest = self.lowest()
+        if lowest is None:
             return None
-        first = self._starts[0]
-        span = self._last_of[self._starts[-1]] - first + 1
-        at = first
+        span = self._lasts[-1] - lowest + 1
+        following = lowest
         for _ in range(_RANDOM_TRIES):
-            at = first + rng.randrange(span)
-            if at in self:
+            at = lowest + rng.randrange(span)
+            last = self._last_from(at)
+            assert last is not None  # nothing drawn lies beyond the last interval
+            following = self._first_of[last]
+            if following <= at:
                 return at
-        following: int | None = next(self._starts.irange(minimum=at), None)
-        return first if following is None else following
+        return following
 
     def remove(self, at: int) -> bool:
         """Take a point out; False if it was not in."""
-        start = self._start_before(at)
-        if start is None or at > (last := self._last_of[start]):
+        last = self._last_from(at)
+        if last is None or at < (first := self._first_of[last]):
             return False
-        if at == start:
-            self._starts.remove(start)
-            del self._last_of[start]
-        else:
-            self._last_of[start] = at - 1
         if at < last:
-            self._starts.add(at + 1)
-            self._last_of[at + 1] = last
+            self._first_of[last] = at + 1
+        else:
+            self._lasts.remove(last)
+            del self._first_of[last]
+        if at > first:
+            self._lasts.add(at - 1)
+            self._first_of[at - 1] = first
         self.count -= 1
         return True
 
     def add(self, at: int) -> bool:
         """Put a point in; False if it was in already."""
-        before = self._start_before(at)
-        if before is not None and at <= self._last_of[before]:
+        last = self._last_from(at)
+        if last is not None and self._first_of[last] <= at:
             return False
-        joins_before = before is not None and self._last_of[before] == at - 1
-        last = at
-        if at + 1 in self._last_of:
-            last = self._last_of.pop(at + 1)
-            self._starts.remove(at + 1)
-        if joins_before and before is not None:
-            self._last_of[before] = last
+        first = at
+        if at - 1 in self._first_of:
+            first = self._first_of.pop(at - 1)
+            self._lasts.remove(at - 1)
+        if last is not None and self._first_of[last] == at + 1:
+            self._first_of[last] = first
         else:
-            self._starts.add(at)
-            self._last_of[at] = last
+            self._lasts.add(at)
+            self._first_of[at] = first
         self.count += 1
         return True

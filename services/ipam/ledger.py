@@ -12,17 +12,17 @@ Must not know: Kubernetes calls, clocks (times are arguments, Unix seconds).
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from services.ipam import intervals
-from services.ipam.api import ClaimKey, PoolKey
 from services.ipam.poolstate import PoolState
 from services.ipam.slots import FREE, Holding, Reservation, Slot, Summary, Use
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable, Iterable
 
+    from services.ipam.api import ClaimKey, PoolKey
     from services.ipam.space import PoolSpace
 
 
@@ -51,20 +51,16 @@ class Domain:
         self.conflicts: dict[int, set[ClaimKey]] = {}
         self._starts: list[int] = []
         self._cover: list[tuple[PoolState, ...]] = []
+        self._overlaps: dict[PoolKey, set[PoolKey]] = {}
 
     def covering(self, at: int) -> tuple[PoolState, ...]:
         """Pools whose ranges cover an address; O(log n) of the number of range ends."""
         index = bisect_right(self._starts, at) - 1
         return self._cover[index] if index >= 0 else ()
 
-    def overlaps(self) -> dict[PoolKey, set[PoolKey]]:
-        """For each pool the others that share addresses with it."""
-        found: dict[PoolKey, set[PoolKey]] = {}
-        for pools in self._cover:
-            if len(pools) > 1:
-                for pool in pools:
-                    found.setdefault(pool.key, set()).update(p.key for p in pools if p is not pool)
-        return found
+    def overlaps_of(self, key: PoolKey) -> set[PoolKey]:
+        """Other pools that share addresses with one."""
+        return self._overlaps.get(key, set())
 
     def recover(self) -> None:
         """Rebuild the map from addresses to pools, after a pool came, went or changed its ranges."""
@@ -74,7 +70,7 @@ class Domain:
                 edges.setdefault(first, ([], []))[0].append(pool)
                 edges.setdefault(last + 1, ([], []))[1].append(pool)
         active: dict[PoolKey, PoolState] = {}
-        self._starts, self._cover = [], []
+        self._starts, self._cover, self._overlaps = [], [], {}
         for at in sorted(edges):
             starting, ending = edges[at]
             for pool in ending:
@@ -83,6 +79,9 @@ class Domain:
                 active[pool.key] = pool
             self._starts.append(at)
             self._cover.append(tuple(active.values()))
+            if len(active) > 1:
+                for key in active:
+                    self._overlaps.setdefault(key, set()).update(active.keys() - {key})
 
 
 def _ignore_claim(_: ClaimKey) -> None:
@@ -136,11 +135,11 @@ class Ledger:
             if old is None and summary.use is Use.HELD and summary.via == key:
                 pool.held.add(at)
         pool.out_of_range = sum(not space.is_assignable(at) for at in pool.held)
-        neighbours = domain.overlaps().get(key, set())
+        neighbours = domain.overlaps_of(key)
         domain.recover()
         for holding in self._unplaced.pop(key, {}).values():
             self._hold(domain, holding)
-        for neighbour in neighbours | domain.overlaps().get(key, set()):
+        for neighbour in neighbours | domain.overlaps_of(key):
             self._touched(neighbour)
         self._touched(key)
         for entry in list(pool.waiting.islice(0, min(pool.available, len(pool.waiting)))):
@@ -153,7 +152,7 @@ class Ledger:
         if pool is None:
             return
         domain = self.domains[pool.domain]
-        neighbours = domain.overlaps().get(key, set())
+        neighbours = domain.overlaps_of(key)
         del domain.pools[key]
         domain.recover()
         for _, _, claim in list(pool.waiting):
@@ -296,10 +295,9 @@ class Ledger:
         return self._exhausted(pool)
 
     def _exhausted(self, pool: PoolState) -> Refusal:
-        waiting = f"; {len(pool.waiting)} claims wait" if len(pool.waiting) > 1 else ""
         return Refusal(
             "PoolExhausted",
-            f"Exhausted IP Pools: {pool.key} has no free address ({pool.used} of {pool.space.total} used{waiting})",
+            f"Exhausted IP Pools: {pool.key} has no free address",
             exhausted=True,
         )
 

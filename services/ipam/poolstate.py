@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from services.ipam.space import PoolSpace
 
 MAX_INT64 = (1 << 63) - 1
-_AFTER_ALL_ADDRESSES = 1 << 130
 
 
 class PoolState:
@@ -92,7 +91,7 @@ class PoolState:
 
     def counts(self, now: float) -> AddressCounts:
         """Numbers for status and metrics at a moment, saturating at 2**63 - 1."""
-        cooling = len(self.released) - self.released.bisect_right((now, _AFTER_ALL_ADDRESSES))
+        cooling = len(self.released) - self.released.bisect_right((now, intervals.BEYOND))
         reserved = self.admin + len(self.space.pre_allocated) - self.pre_allocated_taken
         free = self.space.total - self.used - reserved - cooling
         return AddressCounts(

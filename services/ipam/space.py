@@ -2,14 +2,17 @@
 
 Responsible for: reading a PoolSpec into ranges, excluded and reserved addresses, pre-allocations and per-range network
 settings; answering "may this address be given, and if not why". One mistake never hides the rest of the pool.
-Invariants: the ranges' `assignable` intervals are disjoint over the whole pool and hold neither excluded nor reserved addresses.
+Invariants: the ranges' `assignable` intervals are disjoint over the whole pool and hold neither excluded nor reserved
+addresses; a range that names a subnet gives nothing outside it.
 Must not know: which addresses are taken (that is `ledger`), Kubernetes, time.
-Source of the range rules: metal3 ip-address-manager; of the reserved addresses: the in-cluster provider, RFC 3021, RFC 4291.
+Source of the range rules: metal3 ip-address-manager; of the reserved addresses: the in-cluster provider, RFC 3021,
+RFC 6164 and RFC 4291 (the subnet-router anycast address).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from services.ipam import intervals
@@ -54,8 +57,15 @@ class Spans:
         index = bisect_right(self._firsts, at) - 1
         return index >= 0 and at <= self.intervals[index].last
 
+    def touching(self, span: Interval) -> list[Interval]:
+        """Intervals that have a point in common with `span`."""
+        begin = max(bisect_right(self._firsts, span.first) - 1, 0)
+        found = self.intervals[begin : bisect_right(self._firsts, span.last)]
+        return found[1:] if found and found[0].last < span.first else found
 
-class Range(NamedTuple):
+
+@dataclass(frozen=True, slots=True)
+class Range:
     """One usable entry of `spec.pools`, with the network settings its addresses get ("" and None: not set)."""
 
     index: int
@@ -70,8 +80,9 @@ class PoolSpace:
     """A pool's spec as sets of addresses."""
 
     __slots__ = (
-        "_assignable",
         "_excluded",
+        "_piece_firsts",
+        "_pieces",
         "_spans",
         "bad_pre_allocations",
         "pre_allocated",
@@ -89,17 +100,15 @@ class PoolSpace:
         raw = self._read_ranges(spec)
         self._spans = Spans([r.span for r in raw])
         self.reserved: dict[int, str] = {} if spec.allocate_reserved_addresses else self._read_reserved(spec, raw)
-        holes = [*self._excluded.intervals, *(Interval(at, at) for at in self.reserved)]
-        self.ranges: list[Range] = []
-        for item in raw:
-            self.ranges.append(item._replace(assignable=Spans(intervals.subtract([item.span], holes))))
-            holes.append(item.span)
-        self._assignable = Spans(i for r in self.ranges for i in r.assignable.intervals)
-        self.total = sum(i.size for i in self._assignable.intervals)
+        self.ranges = self._without_holes(raw)
+        self._pieces = sorted((piece, place) for place, r in enumerate(self.ranges) for piece in r.assignable.intervals)
+        self._piece_firsts = [piece.first for piece, _ in self._pieces]
+        self.total = sum(piece.size for piece, _ in self._pieces)
         self.pre_allocations: dict[str, int] = {}
         self.pre_allocated: dict[int, str] = {}
         self.bad_pre_allocations: dict[str, Problem] = {}
         self._read_pre_allocations(spec)
+        self.problems = list(dict.fromkeys(self.problems))  # the pool's own settings are read once for each range
 
     @property
     def spans(self) -> list[Interval]:
@@ -113,7 +122,15 @@ class PoolSpace:
 
     def is_assignable(self, at: int) -> bool:
         """Tell whether the pool may give the address to some claim."""
-        return at in self._assignable
+        return self.place_of(at) is not None
+
+    def place_of(self, at: int) -> int | None:
+        """Position in `ranges` of the one that gives an address, None when the pool never gives it; O(log n)."""
+        index = bisect_right(self._piece_firsts, at) - 1
+        if index < 0:
+            return None
+        piece, place = self._pieces[index]
+        return place if at <= piece.last else None
 
     def why_not(self, at: int) -> tuple[str, str] | None:
         """`(token, explanation)` for an address that the pool never gives, else None."""
@@ -151,72 +168,89 @@ class PoolSpace:
         return result
 
     def _read_ranges(self, spec: PoolSpec) -> list[Range]:
+        """Usable entries; what of them may be given is not known yet."""
         if not spec.pools:
             self._problem("spec.pools", "", "at least one entry with start and end, or subnet")
+        gateway = self._point("spec.gateway", spec.gateway)
+        servers = self._servers("spec.dnsServers", spec.dns_servers)
         result = []
         for index, entry in enumerate(spec.pools):
-            item = self._read_range(spec, index, entry)
-            if item is not None:
-                result.append(item)
+            where = f"spec.pools[{index}]"
+            bounds = self._read_bounds(where, entry, whole=spec.allocate_reserved_addresses)
+            own_gateway = self._point(f"{where}.gateway", entry.gateway)
+            own_servers = self._servers(f"{where}.dnsServers", entry.dns_servers)
+            if bounds is None:
+                continue
+            span, length = bounds
+            prefix = self._prefix(
+                span.first, [(f"{where}.prefix", entry.prefix), ("spec.prefix", spec.prefix)], default=length
+            )
+            if own_gateway is not None and not _same_family(own_gateway, span.first):
+                self._problem(f"{where}.gateway", entry.gateway, "an address of the family of the range")
+            gateways = [
+                intervals.text(g) for g in (own_gateway, gateway) if g is not None and _same_family(g, span.first)
+            ]
+            result.append(
+                Range(index, span, prefix, gateways[0] if gateways else "", own_servers or servers, Spans(()))
+            )
         return result
 
-    def _read_range(self, spec: PoolSpec, index: int, entry: PoolRange) -> Range | None:
-        where = f"spec.pools[{index}]"
+    def _read_bounds(self, where: str, entry: PoolRange, *, whole: bool) -> tuple[Interval, int | None] | None:
+        """First and last address of an entry, and the prefix length of its subnet."""
         start = self._point(f"{where}.start", entry.start)
         end = self._point(f"{where}.end", entry.end)
-        if (entry.start and start is None) or (entry.end and end is None):
+        subnet = self._subnet(f"{where}.subnet", entry.subnet)
+        if any(value and at is None for value, at in ((entry.start, start), (entry.end, end), (entry.subnet, subnet))):
             return None
-        length: int | None = None
-        if entry.subnet:
-            try:
-                written, length = intervals.subnet(entry.subnet)
-            except ValueError:
-                self._problem(f"{where}.subnet", entry.subnet, "an address, a slash and a prefix length")
-                return None
-            network = intervals.network_of(written, length)
-            if start is None:
-                # metal3 starts one above the address as written, host bits kept. A single-address or point-to-point
-                # network has no network address to step over.
-                keeps = network.size <= 1 << _POINT_TO_POINT_HOST_BITS or spec.allocate_reserved_addresses
-                start = written if keeps and written == network.first else min(written + 1, network.last)
-            end = network.last if end is None else end
-        if start is None:
+        network = None if subnet is None else intervals.network_of(*subnet)
+        given = [at for at in (start, end, None if network is None else network.first) if at is not None]
+        if not all(_same_family(at, given[0]) for at in given):
+            values = " ".join(value for value in (entry.start, entry.end, entry.subnet) if value)
+            self._problem(where, values, "addresses of one family")
+            return None
+        if subnet is not None and network is not None:
+            start = _first_of_subnet(subnet[0], network, whole=whole) if start is None else start
+            limit, length = network, subnet[1]
+        elif start is not None:
+            limit, length = Interval(start, intervals.family_last(start)), None
+        else:
             self._problem(where, entry.end, "start or subnet beside end" if entry.end else "start and end, or subnet")
             return None
-        if end is None:
-            end = intervals.family_last(start)
-        if intervals.is_v6(start) != intervals.is_v6(end):
-            self._problem(f"{where}.end", intervals.text(end), f"the family of start {intervals.text(start)}")
-            return None
-        if start > end:
-            self._problem(f"{where}.end", intervals.text(end), f"an address not below start {intervals.text(start)}")
-            return None
-        prefix = self._prefix(spec, where, entry, start, length)
-        gateway = self._point(f"{where}.gateway", entry.gateway) or self._point("spec.gateway", spec.gateway)
-        if gateway is not None and intervals.is_v6(gateway) != intervals.is_v6(start):
-            gateway = None
-        servers = entry.dns_servers or spec.dns_servers
-        for position, server in enumerate(servers):
-            field = f"{where}.dnsServers[{position}]" if entry.dns_servers else f"spec.dnsServers[{position}]"
-            self._point(field, server)
-        return Range(
-            index, Interval(start, end), prefix, "" if gateway is None else intervals.text(gateway), servers, Spans(())
-        )
+        span = self._read_span(where, entry, Interval(start, limit.last if end is None else end), limit)
+        return None if span is None else (span, length)
 
-    def _prefix(
-        self, spec: PoolSpec, where: str, entry: PoolRange, start: int, subnet_length: int | None
-    ) -> int | None:
-        """Prefix length of the range's addresses: the entry's, else the pool's, else the subnet's own."""
-        field = f"{where}.prefix" if entry.prefix is not None else "spec.prefix"
-        value = entry.prefix if entry.prefix is not None else spec.prefix
-        if value is None:
-            return subnet_length
-        try:
-            intervals.network_of(start, value)
-        except ValueError as error:
-            self._problem(field, str(value), str(error))
-            return subnet_length
-        return value
+    def _read_span(self, where: str, entry: PoolRange, span: Interval, limit: Interval) -> Interval | None:
+        """Check a span against the subnet it must lie in; of one that sticks out, the part inside is served."""
+        first, last = max(span.first, limit.first), min(span.last, limit.last)
+        if entry.subnet and (first, last) != span:
+            for field, value, at in (("start", entry.start, span.first), ("end", entry.end, span.last)):
+                if not limit.first <= at <= limit.last:
+                    self._problem(f"{where}.{field}", value, f"an address of subnet {entry.subnet}")
+        elif span.first > span.last:
+            self._problem(f"{where}.end", entry.end, f"an address not below start {intervals.text(span.first)}")
+        return Interval(first, last) if first <= last else None
+
+    def _prefix(self, at: int, candidates: list[tuple[str, int | None]], *, default: int | None) -> int | None:
+        """First candidate that is a prefix length of a point's family."""
+        bits = 128 if intervals.is_v6(at) else 32
+        for field, value in candidates:
+            if value is None:
+                continue
+            if 0 <= value <= bits:
+                return value
+            self._problem(field, str(value), f"a prefix length between 0 and {bits}")
+        return default
+
+    def _without_holes(self, raw: list[Range]) -> list[Range]:
+        """Ranges with what may be given of each: not excluded, not reserved, not in an earlier range."""
+        never = Spans([*self._excluded.intervals, *(Interval(at, at) for at in self.reserved)])
+        earlier: list[Interval] = []
+        result = []
+        for item in raw:
+            holes = [*never.touching(item.span), *earlier]
+            result.append(replace(item, assignable=Spans(intervals.subtract([item.span], holes))))
+            earlier = intervals.merge([*earlier, item.span])
+        return result
 
     def _read_reserved(self, spec: PoolSpec, raw: list[Range]) -> dict[int, str]:
         reserved: dict[int, str] = {}
@@ -227,13 +261,11 @@ class PoolSpace:
             if item.prefix is not None:
                 for network in _networks(item.span, item.prefix):
                     _reserve_ends(reserved, network)
-        for field, value in [
-            ("spec.gateway", spec.gateway),
-            *((f"spec.pools[{i}].gateway", e.gateway) for i, e in enumerate(spec.pools)),
-        ]:
-            at = self._point(field, value)
-            if at is not None:
-                reserved[at] = GATEWAY
+        gateways = [
+            self._point("spec.gateway", spec.gateway),
+            *(self._point(f"spec.pools[{i}].gateway", e.gateway) for i, e in enumerate(spec.pools)),
+        ]
+        reserved.update((at, GATEWAY) for at in gateways if at is not None)
         return {at: what for at, what in reserved.items() if at in self._spans}
 
     def _read_pre_allocations(self, spec: PoolSpec) -> None:
@@ -263,11 +295,36 @@ class PoolSpace:
             self._problem(field, value, "an IPv4 or IPv6 address")
             return None
 
+    def _subnet(self, field: str, value: str) -> tuple[int, int] | None:
+        if not value:
+            return None
+        try:
+            return intervals.subnet(value)
+        except ValueError:
+            self._problem(field, value, "an address, a slash and a prefix length")
+            return None
+
+    def _servers(self, field: str, values: tuple[str, ...]) -> tuple[str, ...]:
+        """DNS servers that are addresses."""
+        return tuple(v for i, v in enumerate(values) if self._point(f"{field}[{i}]", v) is not None)
+
     def _problem(self, field: str, value: str, expected: str) -> Problem:
         problem = Problem(field, value, expected)
-        if problem not in self.problems:
-            self.problems.append(problem)
+        self.problems.append(problem)
         return problem
+
+
+def _same_family(one: int, other: int) -> bool:
+    return intervals.is_v6(one) == intervals.is_v6(other)
+
+
+def _first_of_subnet(written: int, network: Interval, *, whole: bool) -> int:
+    """Where a range without `start` begins: as metal3's, one above the address as written, host bits kept.
+
+    A single-address or point-to-point network has no network address to step over, and with `whole` it is given too.
+    """
+    has_ends = network.size > 1 << _POINT_TO_POINT_HOST_BITS and not whole
+    return written if not has_ends and written == network.first else min(written + 1, network.last)
 
 
 def _networks(span: Interval, prefix: int) -> list[Interval]:

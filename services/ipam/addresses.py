@@ -1,0 +1,106 @@
+"""Writes to IPAddresses of both groups: making, completing and removing them.
+
+Responsible for: every create, update and delete of an IPAddress.
+Invariants: the spec of an IPAddress is never changed; one that belongs to another claim is never touched.
+Must not know: reservations, why an address is given or returned.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from services.ipam import api, kinds
+from services.ipam.caches import read_pool_spec
+from services.ipam.kinds import CAPI
+from services.runtime.controller import ReconcileError
+from services.runtime.kube.errors import AlreadyExists, NotFound
+from services.runtime.kube.objects import KubeObject, ObjectKey, without_finalizers
+
+if TYPE_CHECKING:
+    from services.ipam.caches import Caches
+    from services.ipam.decide import Pool
+    from services.ipam.kinds import Claim
+    from services.ipam.slots import Holding
+    from services.runtime.kube.transport import Client
+
+
+class AddressWriter:
+    """Makes and removes IPAddresses."""
+
+    def __init__(self, client: Client, caches: Caches) -> None:
+        self._client = client
+        self._caches = caches
+
+    async def ensure(self, claim: Claim, pool: Pool, holdings: tuple[Holding, ...], at: int) -> KubeObject:
+        """Return the claim's IPAddress at a point: the one it has, made complete, or a new one.
+
+        Raises ReconcileError when every name it could have belongs to somebody else.
+        """
+        kind = claim.key.kind
+        store = self._caches.addresses[kind]
+        pool_obj = self._caches.pool(pool.state.key)
+        if pool_obj is None:
+            raise ReconcileError(f"{pool.state.key} went while {claim.key} was being served")
+        held = next((h for h in holdings if h.at == at and h.name == claim.bound), None) or next(
+            (h for h in holdings if h.at == at), None
+        )
+        existing = store.get(ObjectKey(held.namespace, held.name)) if held is not None else None
+        if existing is not None:
+            return await self._complete(claim, pool_obj, existing)
+        space = pool.state.space
+        prefix = read_pool_spec(pool_obj)[0].name_prefix
+        names = kinds.address_names(claim, prefix, pool.state.domain, at)
+        if claim.bound and kind != CAPI:
+            # It vanished under a claim that was told its name.
+            names = (claim.bound, *names)
+        for name in names:
+            obj = kinds.new_address(claim, pool_obj, space.range_of(at), at, name)
+            try:
+                obj = await self._client.create(api.resource_of(obj), obj)
+            except AlreadyExists:
+                obj = await self._client.get(api.resource_of(obj), name, claim.key.namespace)
+                store.observe(obj)
+                holding = kinds.read_address(kind, obj)
+                if holding is not None and holding.claim == claim.key and holding.at == at:
+                    return await self._complete(claim, pool_obj, obj)
+                continue
+            store.observe(obj)
+            return obj
+        raise ReconcileError(f"{claim.key}: an IPAddress named {' or '.join(names)} exists and is not this claim's")
+
+    async def _complete(self, claim: Claim, pool: KubeObject, obj: KubeObject) -> KubeObject:
+        """Add what an adopted IPAddress lacks; its name and spec stay."""
+        wanted = kinds.completed_address(claim, pool, obj)
+        if wanted is not obj and not obj.deleting:
+            wanted = await self._client.update(api.resource_of(obj), wanted)
+            self._caches.addresses[claim.key.kind].observe(wanted)
+        return wanted
+
+    async def remove(self, holding: Holding) -> bool:
+        """Delete an IPAddress; False while somebody else's finalizer keeps it."""
+        store = self._caches.addresses[holding.kind]
+        key = ObjectKey(holding.namespace, holding.name)
+        obj = store.get(key)
+        if obj is None:
+            return True
+        resource = api.resource_of(obj)
+        bare = without_finalizers(obj, api.ADDRESS_FINALIZERS[holding.kind])
+        try:
+            if bare is not obj:
+                answer = await self._client.update(resource, bare)
+                if obj.deleting and not answer.metadata.finalizers:
+                    store.forget(key, obj.metadata.uid)
+                    return True
+                store.observe(answer)
+            if not obj.deleting:
+                left = await self._client.delete(resource, obj.metadata.name, key.namespace, uid=obj.metadata.uid)
+                if left is not None:
+                    store.observe(left)
+                    return False
+        except NotFound:
+            pass
+        else:
+            if obj.deleting:
+                return False
+        store.forget(key, obj.metadata.uid)
+        return True

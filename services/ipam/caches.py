@@ -1,0 +1,230 @@
+"""The local copies of everything the allocator looks at, and how their changes reach the ledger and the queues.
+
+Responsible for: one store per resource with its indexes; translating store events into ledger changes and into keys to look at.
+Invariant: after a handler ran, the ledger agrees with the stores; a key is queued whenever something its decision depends on changed.
+Must not know: what is decided about a key.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from services.ipam import api, kinds
+from services.ipam.api import ClaimKey, PoolKey
+from services.ipam.kinds import CAPI, METAL3
+from services.ipam.slots import Use
+from services.ipam.space import PoolSpace, Problem
+from services.runtime import log
+from services.runtime.cache.store import Store
+from services.runtime.kube.objects import KubeObject, ObjectKey, view
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from services.ipam.ledger import Ledger
+
+_LOG = log.get("ipam.caches")
+
+POOL_RESOURCES = {api.IP_POOLS.kind: api.IP_POOLS, api.GLOBAL_IP_POOLS.kind: api.GLOBAL_IP_POOLS}
+
+
+def pool_key(obj: KubeObject) -> PoolKey:
+    """Key of a pool object."""
+    return PoolKey(obj.kind, obj.metadata.namespace, obj.metadata.name)
+
+
+def read_pool_spec(obj: KubeObject) -> tuple[api.PoolSpec, Problem | None]:
+    """Spec of a pool; an empty one and the problem when it does not have its CRD's shape."""
+    try:
+        return view(obj.spec, api.PoolSpec), None
+    except msgspec.ValidationError as error:
+        return api.PoolSpec(), Problem("spec", "", str(error))
+
+
+class Caches:
+    """Stores, and the subscriptions that feed `ledger`, `queue_claim` and `queue_pool`."""
+
+    def __init__(
+        self, ledger: Ledger, queue_claim: Callable[[ClaimKey], None], queue_pool: Callable[[PoolKey], None]
+    ) -> None:
+        self.ledger = ledger
+        self._queue_claim = queue_claim
+        self._queue_pool = queue_pool
+        self._sequence = itertools.count()
+        self.arrivals: dict[ClaimKey, int] = {}
+        """Order in which claims without an address were first seen, to tell apart those created in the same second."""
+        self.pools = {kind: Store[KubeObject](kind, {"cluster": _pool_cluster}) for kind in POOL_RESOURCES}
+        self.claims = {
+            kind: Store[KubeObject](kind, {"waiting": _waits_for(kind), "cluster": _claim_cluster(kind)})
+            for kind in (METAL3, CAPI)
+        }
+        self.addresses = {
+            kind: Store[KubeObject](f"IPAddress of {kind}", {"claim": _address_claim(kind)}) for kind in (METAL3, CAPI)
+        }
+        self.reservations = Store[KubeObject](
+            "IPReservation", {"held": _held_by, "last": _released_by, "released": _released_through}
+        )
+        self.clusters = Store[KubeObject]("Cluster")
+
+    def subscribe(self) -> None:
+        """Start to feed the ledger; reservations and pools first, so that addresses find their place at once."""
+        self.reservations.subscribe(self._reservation_changed)
+        for pools in self.pools.values():
+            pools.subscribe(self._pool_changed)
+        for kind, addresses in self.addresses.items():
+            addresses.subscribe(lambda old, new, kind=kind: self._address_changed(kind, old, new))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        for kind, claims in self.claims.items():
+            claims.subscribe(lambda old, new, kind=kind: self._claim_changed(kind, old, new))  # type: ignore[misc]  # as above
+        self.clusters.subscribe(self._cluster_changed)
+
+    def age(self, key: ClaimKey, obj: KubeObject) -> tuple[str, int]:
+        """Place of a claim among those that wait: creation time, then order of arrival."""
+        return (obj.metadata.creationTimestamp or "", self.arrivals.get(key, 0))
+
+    def pool(self, key: PoolKey) -> KubeObject | None:
+        """Pool object by key."""
+        return self.pools[key.kind].get(ObjectKey(key.namespace, key.name))
+
+    def claim(self, key: ClaimKey) -> KubeObject | None:
+        """Claim object by key."""
+        return self.claims[key.kind].get(ObjectKey(key.namespace, key.name))
+
+    def _reservation_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        before = kinds.read_reservation(old) if old is not None else None
+        after = kinds.read_reservation(new) if new is not None else None
+        if before is not None and (after is None or before[:2] != after[:2]):
+            self.ledger.set_reservation(before[0], before[1], None)
+        if after is not None:
+            self.ledger.set_reservation(*after)
+        for item in (before, after):
+            if item is not None and item[2].use is Use.HELD and item[2].claim is not None:
+                self._queue_claim(item[2].claim)
+
+    def _address_changed(self, kind: str, old: KubeObject | None, new: KubeObject | None) -> None:
+        before = kinds.read_address(kind, old) if old is not None else None
+        after = kinds.read_address(kind, new) if new is not None else None
+        self.ledger.set_holding(before, after)
+        for holding in (before, after):
+            if holding is not None:
+                self._queue_claim(holding.claim)
+        obj = new if new is not None else old
+        if kind == CAPI and before is None and after is None and obj is not None:
+            # Another provider's address under the name that a claim of ours needs.
+            self._queue_claim(ClaimKey(kind, obj.metadata.namespace, obj.metadata.name))
+
+    def _claim_changed(self, kind: str, old: KubeObject | None, new: KubeObject | None) -> None:
+        obj = new if new is not None else old
+        assert obj is not None
+        key = ClaimKey(kind, obj.metadata.namespace, obj.metadata.name)
+        if new is None:
+            self.arrivals.pop(key, None)
+            self.ledger.stop_waiting(key)
+        elif not kinds.read_claim(kind, new).bound:
+            self.arrivals.setdefault(key, next(self._sequence))
+        else:
+            self.arrivals.pop(key, None)
+        self._queue_claim(key)
+
+    def _pool_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        obj = new if new is not None else old
+        assert obj is not None
+        key = pool_key(obj)
+        if new is None:
+            self.ledger.remove_pool(key)
+            self._queue_waiting(key)
+        else:
+            if old is None or old.spec != new.spec:
+                spec, problem = read_pool_spec(new)
+                space = PoolSpace(spec)
+                if problem is not None:
+                    space.problems.insert(0, problem)
+                random_order = spec.allocation_strategy == "random"
+                self.ledger.set_pool(key, spec.domain, space, random_order=random_order)
+            if old is None or _serving(old) != _serving(new):
+                self._queue_waiting(key)
+        self._queue_pool(key)
+
+    def _cluster_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        obj = new if new is not None else old
+        assert obj is not None
+        if old is not None and new is not None and cluster_paused(old) == cluster_paused(new):
+            return
+        for kind, claims in self.claims.items():
+            for key in list(claims.keys("cluster", obj.key)):
+                self._queue_claim(ClaimKey(kind, key.namespace, key.name))
+        for kind, pools in self.pools.items():
+            for key in list(pools.keys("cluster", obj.key)):
+                pool = PoolKey(kind, key.namespace, key.name)
+                self._queue_pool(pool)
+                self._queue_waiting(pool)
+
+    def _queue_waiting(self, pool: PoolKey) -> None:
+        """Queue the claims that ask for a pool and have no address yet, oldest first."""
+        waiting: list[tuple[tuple[str, int], ClaimKey]] = []
+        for kind, claims in self.claims.items():
+            for obj in claims.by_index("waiting", pool):
+                key = ClaimKey(kind, obj.metadata.namespace, obj.metadata.name)
+                waiting.append((self.age(key, obj), key))
+        for _, key in sorted(waiting):
+            self._queue_claim(key)
+
+
+def cluster_paused(obj: KubeObject) -> bool:
+    """Tell whether a Cluster is paused, by spec or by annotation."""
+    return view(obj.spec, api.ClusterSpec).paused or kinds.is_paused(obj)
+
+
+def pool_cluster_name(obj: KubeObject) -> str:
+    """Name of the Cluster that a pool belongs to, or ""."""
+    return read_pool_spec(obj)[0].cluster_name or (obj.metadata.labels or {}).get(api.CLUSTER_NAME_LABEL, "")
+
+
+def _serving(obj: KubeObject) -> tuple[object, ...]:
+    return obj.spec, kinds.is_paused(obj), obj.deleting, obj.metadata.labels
+
+
+def _pool_cluster(obj: KubeObject) -> tuple[ObjectKey, ...]:
+    name = pool_cluster_name(obj)
+    return (ObjectKey(obj.metadata.namespace, name),) if name else ()
+
+
+def _waits_for(kind: str) -> Callable[[KubeObject], tuple[PoolKey, ...]]:
+    def index(obj: KubeObject) -> tuple[PoolKey, ...]:
+        claim = kinds.read_claim(kind, obj)
+        return (claim.pool,) if claim.pool is not None and not claim.bound else ()
+
+    return index
+
+
+def _claim_cluster(kind: str) -> Callable[[KubeObject], tuple[ObjectKey, ...]]:
+    def index(obj: KubeObject) -> tuple[ObjectKey, ...]:
+        name = kinds.read_claim(kind, obj).cluster
+        return (ObjectKey(obj.metadata.namespace, name),) if name else ()
+
+    return index
+
+
+def _address_claim(kind: str) -> Callable[[KubeObject], tuple[ClaimKey, ...]]:
+    def index(obj: KubeObject) -> tuple[ClaimKey, ...]:
+        holding = kinds.read_address(kind, obj)
+        return (holding.claim,) if holding is not None else ()
+
+    return index
+
+
+def _held_by(obj: KubeObject) -> tuple[ClaimKey, ...]:
+    item = kinds.read_reservation(obj)
+    return (item[2].claim,) if item is not None and item[2].use is Use.HELD and item[2].claim is not None else ()
+
+
+def _released_by(obj: KubeObject) -> tuple[ClaimKey, ...]:
+    item = kinds.read_reservation(obj)
+    return (item[2].claim,) if item is not None and item[2].use is Use.RELEASED and item[2].claim is not None else ()
+
+
+def _released_through(obj: KubeObject) -> tuple[PoolKey, ...]:
+    item = kinds.read_reservation(obj)
+    return (item[2].pool,) if item is not None and item[2].use is Use.RELEASED and item[2].pool is not None else ()

@@ -1,0 +1,264 @@
+"""The claim reconciler: carries out what `decide` says, one guarded write at a time.
+
+Responsible for: the order of writes, which is what makes a crash at any point harmless:
+  bind     claim finalizer -> IPReservation -> IPAddress -> claim status
+  release  IPAddress (finalizer, then DELETE) -> IPReservation -> claim finalizer
+Invariants: an IPAddress exists only while its IPReservation does; every write carries the resourceVersion it is based on, or a name
+that only one writer can create. At most four writes each way.
+Must not know: why an address was chosen.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from services.ipam import api, kinds, metrics
+from services.ipam.addresses import AddressWriter
+from services.ipam.decide import Bind, Leave, Refuse, Release, World, decide
+from services.ipam.gather import gather
+from services.ipam.reservations import LostRaceError, ReservationWriter
+from services.ipam.slots import Use
+from services.runtime import log
+from services.runtime.controller import ReconcileError, Result
+from services.runtime.kube.errors import NotFound
+from services.runtime.kube.objects import KubeObject, ObjectKey, view, with_finalizer, without_finalizers
+
+if TYPE_CHECKING:
+    from services.ipam.api import ClaimKey
+    from services.ipam.caches import Caches
+    from services.ipam.kinds import Claim
+    from services.ipam.ledger import Refusal
+    from services.ipam.poolstate import PoolState
+    from services.ipam.slots import Holding
+    from services.runtime.clock import Clock
+    from services.runtime.kube.events import EventRecorder
+    from services.runtime.kube.transport import Client
+
+_LOG = log.get("ipam.claims")
+_RACES = 64
+_CONFIRM_SECONDS = 1.0
+
+
+class ClaimReconciler:
+    """Brings one claim of either kind to where its spec wants it."""
+
+    def __init__(
+        self,
+        client: Client,
+        caches: Caches,
+        reservations: ReservationWriter,
+        events: EventRecorder,
+        clock: Clock,
+        *,
+        orphan_grace: float,
+        yield_seconds: float,
+        rng: random.Random | None = None,
+    ) -> None:
+        """`yield_seconds`: how long to leave a claim to another replica that started on it (0: there is none)."""
+        self._client = client
+        self._caches = caches
+        self._reservations = reservations
+        self._addresses = AddressWriter(client, caches)
+        self._ledger = caches.ledger
+        self._events = events
+        self._clock = clock
+        self._orphan_grace = orphan_grace
+        self._yield_seconds = yield_seconds
+        self._rng = rng or random.Random()
+        self._gone_since: dict[ClaimKey, float] = {}
+        self._started_elsewhere: dict[ClaimKey, float] = {}
+        self._started_here: set[ClaimKey] = set()
+
+    async def reconcile(self, key: ClaimKey) -> Result | None:
+        """Do what one claim needs now."""
+        for _ in range(_RACES):
+            world = self._gather(key)
+            decision = decide(world, self._choose)
+            match decision:
+                case Leave(_, again):
+                    self._forget(world)
+                    return Result(again) if again is not None else None
+                case Refuse():
+                    return await self._refuse(world, decision)
+                case Release():
+                    return await self._release(world)
+                case Bind():
+                    wait = self._leave_to_others(world)
+                    if wait > 0:
+                        return Result(wait)
+                    try:
+                        await self._bind(world, decision)
+                    except LostRaceError:
+                        metrics.LOST_RACES.inc()
+                        continue
+                    return None
+        raise ReconcileError(f"{key}: lost {_RACES} races for an address in a row")
+
+    # What is known
+
+    def _gather(self, key: ClaimKey) -> World:
+        now = self._clock.now().timestamp()
+        gone = self._caches.claim(key) is None
+        since = self._gone_since.setdefault(key, now) if gone else self._gone_since.pop(key, None)
+        return gather(self._caches, key, now, since if gone else None, self._orphan_grace)
+
+    def _choose(self, pool: PoolState, claim: Claim, requested: int | None) -> int | Refusal:
+        age = self._caches.age(claim.key, claim.obj)
+        now = self._clock.now().timestamp()
+        return self._ledger.choose(pool, claim.key, age, requested, now, self._rng)
+
+    def _forget(self, world: World) -> None:
+        if world.claim is None and not world.holdings and not world.reserved:
+            self._gone_since.pop(world.key, None)
+        self._ledger.stop_waiting(world.key)
+        self._started_here.discard(world.key)
+        self._started_elsewhere.pop(world.key, None)
+
+    def _leave_to_others(self, world: World) -> float:
+        """Seconds to leave a claim alone that another replica put its finalizer on a moment ago.
+
+        Correctness does not hang on it: it spares two replicas without a common Lease from binding each claim twice and returning
+        one of the two.
+        """
+        claim = world.claim
+        assert claim is not None
+        started = claim.protected and not world.holdings and world.key not in self._started_here
+        if not self._yield_seconds or not started:
+            return 0.0
+        since = self._started_elsewhere.setdefault(world.key, world.now)
+        return self._yield_seconds - (world.now - since)
+
+    # Refusing
+
+    async def _refuse(self, world: World, decision: Refuse) -> Result | None:
+        claim = world.claim
+        assert claim is not None
+        again = None
+        refusal = decision.wait
+        if refusal is not None and refusal.exhausted and world.pool is not None:
+            self._ledger.wait(world.pool.state, claim.key, self._caches.age(claim.key, claim.obj))
+        elif refusal is not None and refusal.address is not None and world.pool is not None:
+            self._ledger.wait_for(world.pool.state.domain, refusal.address, claim.key)
+            again = max(0.0, refusal.until - world.now) if refusal.until is not None else None
+        else:
+            self._ledger.stop_waiting(claim.key)
+        for obj in self._caches.reservations.by_index("held", claim.key):
+            await self._reservations.let_go(world.key, obj, keep=False)
+        before = kinds.ready(claim)
+        obj = kinds.refused(claim, decision.reason, decision.message, self._clock.now())
+        if obj is not claim.obj:
+            await self._write_status(claim.key.kind, obj)
+            if before is None or (before.reason, before.message) != (decision.reason, decision.message):
+                metrics.REFUSALS.labels(claim.key.kind, decision.token).inc()
+                self._events.event(obj, "Warning", decision.token, decision.message, action="Allocate")
+        return Result(again) if again is not None else None
+
+    # Binding
+
+    async def _bind(self, world: World, decision: Bind) -> None:
+        claim, pool, at = world.claim, world.pool, decision.at
+        assert claim is not None
+        assert pool is not None
+        domain = pool.state.domain
+        slot = self._ledger.slot(domain, at)
+        reservation = slot.reservation if slot is not None else None
+        mine = reservation is not None and reservation.use is Use.HELD and reservation.claim == claim.key
+        if not mine:
+            # Before anything is awaited, so that no other worker picks the address meanwhile.
+            self._ledger.begin(pool.state, at, claim.key)
+            self._ledger.stop_waiting(claim.key)
+        try:
+            claim = await self._protect(claim)
+            if not mine and not await self._reservations.take(claim, domain, at) and not world.holdings:
+                raise LostRaceError
+        finally:
+            if not mine:
+                self._ledger.settle(domain, at)
+        address = await self._addresses.ensure(claim, pool, world.holdings, at)
+        await self._report_bound(claim, address, at)
+        for holding in decision.surplus:
+            await self._return_surplus(claim, holding)
+        for point in decision.surplus_reserved:
+            obj = self._caches.reservations.get(ObjectKey("", kinds.reservation_name(domain, point)))
+            if obj is not None:
+                await self._reservations.let_go(claim.key, obj, keep=False)
+        self._forget(world)
+
+    async def _protect(self, claim: Claim) -> Claim:
+        """Put our finalizer on the claim. Its resourceVersion guards against a deletion or another replica meanwhile."""
+        if claim.protected:
+            return claim
+        obj = with_finalizer(claim.obj, api.CLAIM_FINALIZERS[claim.key.kind][0])
+        self._started_here.add(claim.key)
+        obj = await self._client.update(api.resource_of(obj), obj)
+        self._caches.claims[claim.key.kind].observe(obj)
+        return claim._replace(obj=obj)
+
+    async def _report_bound(self, claim: Claim, address: KubeObject, at: int) -> None:
+        before = kinds.ready(claim)
+        obj = kinds.bound(claim, address, at, self._clock.now())
+        if obj is claim.obj:
+            return
+        await self._write_status(claim.key.kind, obj)
+        metrics.ALLOCATIONS.labels(claim.key.kind).inc()
+        if claim.obj.metadata.creationTimestamp and not claim.bound:
+            metrics.observe_bind(claim.obj.metadata.creationTimestamp, self._clock.now())
+        if before is not None and before.status != "True":
+            # A claim that is served at once says so in its condition; only one that had to wait gets an Event.
+            message = f"Got {view(address.spec, api.IPAddressSpec).address} from {claim.pool}"
+            self._events.event(obj, "Normal", api.ADDRESS_ALLOCATED, message, action="Allocate")
+
+    async def _write_status(self, kind: str, obj: KubeObject) -> None:
+        written = await self._client.update_status(api.resource_of(obj), obj)
+        self._caches.claims[kind].observe(written)
+
+    async def _return_surplus(self, claim: Claim, holding: Holding) -> None:
+        _LOG.warning("Returning an address that the claim does not name", claim=str(claim.key), address=holding.name)
+        await self._addresses.remove(holding)
+        for obj in self._caches.reservations.by_index("held", claim.key):
+            read = kinds.read_reservation(obj)
+            if read is not None and read[1] == holding.at:
+                await self._reservations.let_go(claim.key, obj, keep=False)
+        metrics.REPAIRS.labels("surplus address").inc()
+
+    # Releasing
+
+    async def _release(self, world: World) -> Result | None:
+        claim = world.claim
+        if claim is None and not await self._confirm_gone(world.key):
+            return Result(_CONFIRM_SECONDS)
+        self._ledger.stop_waiting(world.key)
+        for holding in world.holdings:
+            if not await self._addresses.remove(holding):
+                return None
+        for obj in list(self._caches.reservations.by_index("held", world.key)):
+            await self._reservations.let_go(world.key, obj, keep=True)
+        if claim is None:
+            metrics.REPAIRS.labels("claim gone").inc()
+            _LOG.warning("Returned the addresses of a claim that does not exist", claim=str(world.key))
+            return None
+        obj = without_finalizers(claim.obj, api.CLAIM_FINALIZERS[world.key.kind])
+        if obj is not claim.obj:
+            store = self._caches.claims[world.key.kind]
+            try:
+                answer = await self._client.update(api.resource_of(obj), obj)
+            except NotFound:
+                answer = obj
+            if answer.metadata.finalizers:
+                store.observe(answer)
+            else:
+                store.forget(claim.obj.key, claim.obj.metadata.uid)
+            metrics.RELEASES.labels(world.key.kind).inc()
+        self._forget(world)
+        return None
+
+    async def _confirm_gone(self, key: ClaimKey) -> bool:
+        """Ask the API server itself before anything is taken from a claim that the local copy does not have."""
+        for resource in api.claim_resources(key.kind):
+            try:
+                await self._client.get(resource, key.name, key.namespace)
+            except NotFound:
+                continue
+            return False
+        return True

@@ -1,0 +1,237 @@
+"""What is to be done about one claim: a pure function from what is known to one decision.
+
+Responsible for: the rules of the Cluster API IPAM contract and metal3's, in order of precedence; each rule is one branch
+of `decide`.
+Invariants: a claim that has an address keeps it; a paused one is left alone; nothing is returned while somebody else's
+finalizer says that it is in use; a refused claim holds nothing.
+Must not know: the API server, stores, the clock (`World.now` is Unix seconds).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from services.ipam import api, intervals
+from services.ipam.kinds import CAPI, Claim
+from services.ipam.poolstate import PoolState
+
+if TYPE_CHECKING:
+    from services.ipam.api import ClaimKey, PoolKey
+    from services.ipam.ledger import Refusal
+    from services.ipam.slots import Holding
+
+
+class ClusterState(Enum):
+    """The Cluster that a claim belongs to."""
+
+    NONE = "not named"
+    MISSING = "does not exist"
+    PAUSED = "is paused"
+    ACTIVE = "is active"
+
+
+class Pool(NamedTuple):
+    """The pool that a claim asks for."""
+
+    state: PoolState
+    paused: bool
+    deleting: bool
+    allowed_namespaces: tuple[str, ...] | None
+
+
+class World(NamedTuple):
+    """Everything that bears on one claim at one moment."""
+
+    key: ClaimKey
+    now: float
+    claim: Claim | None
+    """None when it is gone."""
+    cluster: ClusterState
+    pool: Pool | None
+    """None when it does not exist or is another provider's."""
+    holdings: tuple[Holding, ...]
+    """Its IPAddresses."""
+    reserved: tuple[int, ...]
+    """Points of the IPReservations it holds in its pool's domain (any domain when the pool is gone)."""
+    sticky: int | None
+    """Point of the address that it gave back last, if still kept for it."""
+    gone_since: float | None = None
+    """When this process first saw addresses of a claim that does not exist."""
+    orphan_grace: float = 60.0
+    orphans_deleting: bool = False
+    """Deletion of one of the IPAddresses of a claim that does not exist was requested."""
+    complete: bool = False
+    """The IPAddress that status names has our finalizer and its reservation names this claim."""
+    name_taken: bool = False
+    """An IPAddress of another provider has the name that this claim's has to have."""
+
+
+class Leave(NamedTuple):
+    """Nothing to do; with `again`, look again after so many seconds."""
+
+    why: str
+    again: float | None = None
+
+
+class Refuse(NamedTuple):
+    """No address now: status says so."""
+
+    reason: str
+    """Reason of the Ready condition."""
+    token: str
+    """Finer word for Event and metric."""
+    message: str
+    wait: Refusal | None = None
+    """What to wait for, when it is capacity or an address."""
+
+
+class Bind(NamedTuple):
+    """Make the claim hold this address, whatever part of that is missing."""
+
+    at: int
+    surplus: tuple[Holding, ...] = ()
+    """IPAddresses of the same claim that its status does not name, to be returned."""
+    surplus_reserved: tuple[int, ...] = ()
+
+
+class Release(NamedTuple):
+    """Return everything and let the claim go."""
+
+
+Decision = Leave | Refuse | Bind | Release
+Choose = Callable[[PoolState, Claim, int | None], "int | Refusal"]
+
+
+def decide(world: World, choose: Choose) -> Decision:
+    """Return the decision; `choose` picks an address of the pool, a given one or any, without changing anything."""
+    claim = world.claim
+    if claim is None:
+        return _orphaned(world)
+    if claim.pool is None:
+        return Leave("its pool is another provider's")
+    if claim.paused or world.cluster is ClusterState.PAUSED:
+        return Leave("it is paused")
+    if claim.obj.deleting:
+        return _deleted(world, claim)
+    if world.complete and len(world.holdings) == 1 and len(world.reserved) <= 1:
+        return Leave("it has its address")
+    if world.name_taken:
+        message = f"IPAddress {claim.key.namespace}/{claim.key.name} exists and was not made for this claim: remove it"
+        return Refuse(api.ALLOCATION_FAILED, "AddressNameTaken", message)
+    kept = _kept(world, claim)
+    if world.pool is None:
+        if kept is not None and claim.bound:
+            return Leave("it has its address and the pool is gone")
+        return Refuse(api.POOL_NOT_READY, "PoolNotFound", f"{claim.pool} does not exist")
+    if kept is not None:
+        return kept
+    refusal = _not_served(world, claim, world.pool)
+    if refusal is not None:
+        return refusal
+    return _allocate(world, claim, world.pool, choose)
+
+
+def _orphaned(world: World) -> Decision:
+    """Addresses of a claim that does not exist: returned after a grace, as a restore may bring the claim later."""
+    if not world.holdings and not world.reserved:
+        return Leave("it is gone and holds nothing")
+    if world.cluster is ClusterState.PAUSED:
+        return Leave("its Cluster is paused")
+    waited = world.now - world.gone_since if world.gone_since is not None else 0.0
+    if waited < world.orphan_grace and not world.orphans_deleting:
+        return Leave("it is gone; its addresses are kept for a grace", again=world.orphan_grace - waited)
+    return Release()
+
+
+def _deleted(world: World, claim: Claim) -> Decision:
+    if not claim.protected and not world.holdings and not world.reserved:
+        return Leave("it is being deleted and holds nothing")
+    if claim.foreign_finalizers:
+        return Leave(f"it is being deleted but still used: {', '.join(claim.foreign_finalizers)}")
+    return Release()
+
+
+def _kept(world: World, claim: Claim) -> Bind | None:
+    """The address that the claim has, wholly or in part: from an IPAddress, or from a reservation that a crash left."""
+    if world.holdings:
+        named = next((h for h in world.holdings if h.name == claim.bound), None)
+        reserved = next((h for h in world.holdings if h.at in world.reserved), None)
+        chosen = named or reserved or min(world.holdings, key=lambda h: h.name)
+        if named is None:
+            return Bind(chosen.at)
+        # Only once status names one of them is it certain that nobody was told of the others.
+        surplus = tuple(h for h in world.holdings if h is not named)
+        return Bind(named.at, surplus, tuple(at for at in world.reserved if at != named.at))
+    if world.reserved:
+        return Bind(min(world.reserved))
+    return None
+
+
+def _not_served(world: World, claim: Claim, pool: Pool) -> Refuse | None:
+    """Reasons that have nothing to do with addresses."""
+    key = pool.state.key
+    if world.cluster is ClusterState.MISSING:
+        message = f"Cluster {claim.key.namespace}/{claim.cluster}, which the claim belongs to, does not exist"
+        return Refuse(api.ALLOCATION_FAILED, "ClusterNotFound", message)
+    if not _allowed(claim.key, key, pool.allowed_namespaces):
+        message = f"{key} does not serve namespace {claim.key.namespace} (spec.allowedNamespaces)"
+        return Refuse(api.ALLOCATION_FAILED, "NamespaceNotAllowed", message)
+    if pool.paused:
+        return Refuse(api.POOL_NOT_READY, "PoolPaused", f"{key} is paused")
+    if pool.deleting:
+        return Refuse(api.POOL_NOT_READY, "PoolDeleting", f"{key} is being deleted")
+    if not pool.state.space.ranges:
+        problems = "; ".join(str(p) for p in pool.state.space.problems)
+        return Refuse(api.POOL_NOT_READY, "InvalidSpec", f"{key} has no usable range: {problems}")
+    return None
+
+
+def _allowed(claim: ClaimKey, pool: PoolKey, namespaces: tuple[str, ...] | None) -> bool:
+    """`allowedNamespaces`: of an IPPool, who else but its own namespace; of a GlobalIPPool, who at all (default all)."""
+    if pool.namespace == claim.namespace:
+        return True
+    if namespaces is None:
+        return not pool.namespace
+    return "*" in namespaces or claim.namespace in namespaces
+
+
+def _allocate(world: World, claim: Claim, pool: Pool, choose: Choose) -> Decision:
+    space = pool.state.space
+    wanted = space.pre_allocations.get(claim.key.name)
+    problem = space.bad_pre_allocations.get(claim.key.name)
+    if problem is not None:
+        return Refuse(api.ALLOCATION_FAILED, "PreAllocationInvalid", str(problem))
+    if claim.requested is not None:
+        try:
+            requested = intervals.point(claim.requested)
+        except ValueError:
+            message = f"annotation {api.REQUESTED_ADDRESS_ANNOTATION}: {claim.requested!r} is not an IP address"
+            return Refuse(api.ALLOCATION_FAILED, "AddressMalformed", message)
+        if wanted not in {None, requested}:
+            message = (
+                "PreAllocation and requested ip address are conflicting: "
+                f"{intervals.text(space.pre_allocations[claim.key.name])} by the pool's preAllocations, "
+                f"{claim.requested} by the claim's annotation"
+            )
+            return Refuse(api.ALLOCATION_FAILED, "AddressConflicting", message)
+        wanted = requested
+    elif wanted is None and world.sticky is not None and len(pool.state.waiting) < pool.state.available:
+        at = choose(pool.state, claim, world.sticky)
+        if isinstance(at, int):
+            return _with_prefix(pool, claim, at)
+    at = choose(pool.state, claim, wanted)
+    if isinstance(at, int):
+        return _with_prefix(pool, claim, at)
+    return Refuse(api.POOL_EXHAUSTED if at.exhausted else api.ALLOCATION_FAILED, at.token, at.message, at)
+
+
+def _with_prefix(pool: Pool, claim: Claim, at: int) -> Decision:
+    """Cluster API addresses need a prefix length; a pool without one can serve metal3's claims only."""
+    span = pool.state.space.range_of(at)
+    if claim.key.kind == CAPI and (span is None or span.prefix is None):
+        where = "its range" if span is None else f"spec.pools[{span.index}]"
+        message = f"{pool.state.key}: {where} has no prefix, which a Cluster API address needs: set it, or spec.prefix"
+        return Refuse(api.ALLOCATION_FAILED, "PrefixMissing", message)
+    return Bind(at)

@@ -1,0 +1,343 @@
+"""The two kinds of claim as one: reading them, and writing what each of them expects to find.
+
+Responsible for: every difference between metal3's IPClaim/IPAddress and Cluster API's IPAddressClaim/IPAddress (references, names,
+owner references, status), so that the rest of the service knows claims only.
+Invariant: whatever is written keeps every field that somebody else set.
+Must not know: which address a claim gets, or how objects reach the API server.
+Sources: metal3 ip-address-manager api/v1alpha1; Cluster API book, contract "IPAM provider".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from services.ipam import api, intervals
+from services.ipam.api import ClaimKey, PoolKey
+from services.ipam.slots import Holding, Reservation, Use
+from services.runtime.kube import conditions
+from services.runtime.kube.conditions import Condition
+from services.runtime.kube.objects import KubeObject, ObjectMeta, OwnerReference, raw, view, with_owner, with_status
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from services.ipam.space import Range
+
+METAL3 = "IPClaim"
+CAPI = "IPAddressClaim"
+_CAPI_V1BETA1 = f"{api.CAPI_GROUP}/v1beta1"
+_NAME_HASH_LENGTH = 8
+
+
+class Claim(NamedTuple):
+    """A claim of either kind, as far as deciding about it needs to know."""
+
+    key: ClaimKey
+    obj: KubeObject
+    pool: PoolKey | None
+    """None when it asks for a pool of another provider."""
+    cluster: str
+    """Name of the Cluster (same namespace) that it belongs to, or ""."""
+    requested: str | None
+    """Value of the `ipAddress` annotation."""
+    bound: str
+    """Name of the IPAddress that its status names, or ""."""
+    paused: bool
+
+    @property
+    def protected(self) -> bool:
+        """Tell whether it carries a finalizer of ours."""
+        return any(f in self.obj.metadata.finalizers for f in api.CLAIM_FINALIZERS[self.key.kind])
+
+    @property
+    def foreign_finalizers(self) -> tuple[str, ...]:
+        """Finalizers of others who still use the address, the garbage collector's not among them."""
+        own = api.CLAIM_FINALIZERS[self.key.kind]
+        return tuple(
+            f for f in self.obj.metadata.finalizers if f not in own and f not in api.GARBAGE_COLLECTOR_FINALIZERS
+        )
+
+
+def is_paused(obj: KubeObject) -> bool:
+    """Tell whether the object carries Cluster API's pause annotation (its value does not matter)."""
+    return api.PAUSED_ANNOTATION in (obj.metadata.annotations or {})
+
+
+def read_claim(kind: str, obj: KubeObject) -> Claim:
+    """Read a claim. Raises msgspec.ValidationError when the object does not have its CRD's shape."""
+    meta = obj.metadata
+    cluster = (meta.labels or {}).get(api.CLUSTER_NAME_LABEL, "")
+    bound = ""
+    if kind == METAL3:
+        pool = _metal3_pool(view(obj.spec, api.IPClaimSpec).pool, meta.namespace)
+        address = view(obj.status, api.IPClaimStatus).address
+        bound = address.name if address is not None else ""
+    else:
+        spec = view(obj.spec, api.CapiClaimSpec)
+        pool = _capi_pool(spec.pool_ref, meta.namespace)
+        cluster = spec.cluster_name or cluster
+        ref = view(obj.status, api.CapiClaimStatus).address_ref
+        bound = ref.name if ref is not None else ""
+    requested = (meta.annotations or {}).get(api.REQUESTED_ADDRESS_ANNOTATION)
+    return Claim(ClaimKey(kind, meta.namespace, meta.name), obj, pool, cluster, requested, bound, is_paused(obj))
+
+
+def read_address(kind: str, obj: KubeObject) -> Holding | None:
+    """Read an IPAddress made for claims of `kind`; None when it belongs to another provider's pool or has no address."""
+    meta = obj.metadata
+    if kind == METAL3:
+        spec = view(obj.spec, api.IPAddressSpec)
+        pool = _metal3_pool(spec.pool, meta.namespace)
+        claim, address = spec.claim.name, spec.address
+    else:
+        capi = view(obj.spec, api.CapiAddressSpec)
+        pool = _capi_pool(capi.pool_ref, meta.namespace)
+        claim, address = capi.claim_ref.name, capi.address
+    if pool is None:
+        return None
+    try:
+        at = intervals.point(address)
+    except ValueError:
+        return None
+    return Holding(kind, meta.namespace, meta.name, ClaimKey(kind, meta.namespace, claim), pool, at)
+
+
+def _metal3_pool(ref: api.ObjectRef, namespace: str) -> PoolKey | None:
+    group = ref.api_version.partition("/")[0]
+    if ref.kind == api.GLOBAL_IP_POOLS.kind and group in {"", api.OWN_GROUP}:
+        return PoolKey(api.GLOBAL_IP_POOLS.kind, "", ref.name)
+    if ref.kind in {"", api.IP_POOLS.kind} and group in {"", api.METAL3_GROUP}:
+        return PoolKey(api.IP_POOLS.kind, ref.namespace or namespace, ref.name)
+    return None
+
+
+def _capi_pool(ref: api.CapiPoolRef, namespace: str) -> PoolKey | None:
+    match ref.api_group, ref.kind:
+        case api.METAL3_GROUP, api.IP_POOLS.kind:
+            return PoolKey(ref.kind, namespace, ref.name)
+        case api.OWN_GROUP, api.GLOBAL_IP_POOLS.kind:
+            return PoolKey(ref.kind, "", ref.name)
+        case _:
+            return None
+
+
+def pool_group(pool: PoolKey) -> str:
+    """API group of a pool's kind."""
+    return api.METAL3_GROUP if pool.kind == api.IP_POOLS.kind else api.OWN_GROUP
+
+
+def address_names(claim: Claim, name_prefix: str, domain: str, at: int) -> tuple[str, ...]:
+    """Names for a new IPAddress, the first that is not another's to be used.
+
+    Cluster API wants the claim's name. metal3 uses `<namePrefix>-<address>` with dashes for dots and colons, which two domains or two
+    kinds of pool in one namespace can share; the second name tells them apart.
+    """
+    if claim.key.kind == CAPI:
+        return (claim.key.name,)
+    written = intervals.text(at)
+    name = f"{name_prefix}-{written}".replace(".", "-").replace(":", "-").rstrip("-")
+    digest = hashlib.sha256(f"{domain}/{claim.pool}/{written}".encode()).hexdigest()[:_NAME_HASH_LENGTH]
+    return (name, f"{name}-{digest}")
+
+
+def new_address(claim: Claim, pool: KubeObject, span: Range | None, at: int, name: str) -> KubeObject:
+    """IPAddress for a claim. `span` gives prefix, gateway and DNS servers; None when no range covers the address now."""
+    assert claim.pool is not None
+    address = intervals.text(at)
+    prefix, gateway, servers = (span.prefix, span.gateway, span.dns_servers) if span else (None, "", ())
+    spec: api.IPAddressSpec | api.CapiAddressSpec
+    if claim.key.kind == METAL3:
+        namespace = claim.pool.namespace
+        pool_ref = (
+            api.ObjectRef(name=claim.pool.name, namespace=namespace)
+            if claim.pool.kind == api.IP_POOLS.kind
+            else api.ObjectRef(api_version=pool.apiVersion, kind=claim.pool.kind, name=claim.pool.name)
+        )
+        spec = api.IPAddressSpec(
+            claim=api.ObjectRef(name=claim.key.name, namespace=claim.key.namespace),
+            pool=pool_ref,
+            address=address,
+            prefix=prefix,
+            gateway=gateway,
+            dns_servers=servers,
+        )
+    else:
+        spec = api.CapiAddressSpec(
+            claim_ref=api.NameRef(name=claim.key.name),
+            pool_ref=api.CapiPoolRef(api_group=pool_group(claim.pool), kind=claim.pool.kind, name=claim.pool.name),
+            address=address,
+            prefix=prefix,
+            gateway=gateway,
+        )
+    labels = dict(claim.obj.metadata.labels or {})
+    if claim.cluster:
+        labels.setdefault(api.CLUSTER_NAME_LABEL, claim.cluster)
+    group_version = claim.obj.apiVersion
+    obj = KubeObject(
+        apiVersion=group_version,
+        kind="IPAddress",
+        metadata=ObjectMeta(namespace=claim.key.namespace, name=name, labels=labels or None),
+        spec=raw(spec),
+    )
+    return completed_address(claim, pool, obj)
+
+
+def completed_address(claim: Claim, pool: KubeObject, obj: KubeObject) -> KubeObject:
+    """`obj` with the finalizer and owner references that an IPAddress of this claim has; the same object when it has them.
+
+    References to an earlier incarnation of the claim or the pool (after a restore) are replaced.
+    """
+    block = True if claim.key.kind == CAPI else None
+    owners = [
+        OwnerReference(
+            apiVersion=claim.obj.apiVersion,
+            kind=claim.key.kind,
+            name=claim.key.name,
+            uid=claim.obj.metadata.uid,
+            controller=block,
+            blockOwnerDeletion=block,
+        )
+    ]
+    # An owner in another namespace would make the garbage collector delete the address.
+    if pool.metadata.namespace in {"", claim.key.namespace}:
+        owners.append(
+            OwnerReference(
+                apiVersion=pool.apiVersion,
+                kind=pool.kind,
+                name=pool.metadata.name,
+                uid=pool.metadata.uid,
+                controller=False if block else None,
+                blockOwnerDeletion=block,
+            )
+        )
+    finalizers = obj.metadata.finalizers
+    if not any(f in finalizers for f in api.ADDRESS_FINALIZERS[claim.key.kind]):
+        finalizers = (*finalizers, api.ADDRESS_FINALIZERS[claim.key.kind][0])
+    stale = {(o.kind, o.name): o.uid for o in owners}
+    kept = tuple(ref for ref in obj.metadata.ownerReferences if stale.get((ref.kind, ref.name), ref.uid) == ref.uid)
+    if finalizers is not obj.metadata.finalizers or kept != obj.metadata.ownerReferences:
+        meta = msgspec.structs.replace(obj.metadata, finalizers=finalizers, ownerReferences=kept)
+        obj = msgspec.structs.replace(obj, metadata=meta)
+    for owner in owners:
+        if all(ref.uid != owner.uid for ref in obj.metadata.ownerReferences):
+            obj = with_owner(obj, owner)
+    return obj
+
+
+def bound(claim: Claim, address: KubeObject, at: int, now: datetime) -> KubeObject:
+    """The claim with a status that names its IPAddress; the same object when it does already."""
+    message = f"{intervals.text(at)} from {claim.pool}"
+    changes: dict[str, Any]
+    if claim.key.kind == METAL3:
+        ref = {"name": address.metadata.name, "namespace": address.metadata.namespace}
+        changes = {"address": ref, "errorMessage": None}
+    else:
+        changes = {"addressRef": {"name": address.metadata.name}}
+    return _with_ready(claim, changes, Condition("Ready", conditions.TRUE, api.ADDRESS_ALLOCATED, message), now)
+
+
+def refused(claim: Claim, reason: str, message: str, now: datetime) -> KubeObject:
+    """The claim with a status that says why it has no address; the same object when it does already."""
+    changes: dict[str, Any] = {}
+    if claim.key.kind == METAL3:
+        changes = {"address": None, "errorMessage": message}
+    elif claim.bound:
+        changes = {"addressRef": None}
+    return _with_ready(claim, changes, Condition("Ready", conditions.FALSE, reason, message), now)
+
+
+def ready(claim: Claim) -> Condition | None:
+    """The claim's Ready condition as it stands."""
+    status: dict[str, Any] = view(claim.obj.status, dict[str, Any])
+    if claim.obj.apiVersion == _CAPI_V1BETA1:
+        status = status.get("v1beta2") or {}
+    return conditions.find(_conditions(status), api.READY)
+
+
+def _conditions(status: dict[str, Any]) -> tuple[Condition, ...]:
+    return msgspec.convert(status.get("conditions") or [], tuple[Condition, ...], strict=False)
+
+
+def _with_ready(claim: Claim, changes: dict[str, Any], ready_now: Condition, now: datetime) -> KubeObject:
+    status: dict[str, Any] = view(claim.obj.status, dict[str, Any])
+    old_style = claim.obj.apiVersion == _CAPI_V1BETA1
+    holder = dict(status.get("v1beta2") or {}) if old_style else status
+    ready_now = msgspec.structs.replace(ready_now, observedGeneration=claim.obj.metadata.generation)
+    current = _conditions(holder)
+    holder["conditions"] = msgspec.to_builtins(conditions.set_condition(current, ready_now, now))
+    if old_style:
+        # v1beta1 kept conditions of another shape in status.conditions, which its readers look at.
+        status["v1beta2"] = holder
+        since = conditions.find(_conditions(holder), api.READY)
+        legacy: dict[str, Any] = {"type": api.READY, "status": ready_now.status, "message": ready_now.message}
+        legacy["lastTransitionTime"] = since.lastTransitionTime if since else conditions.timestamp(now)
+        if ready_now.status == conditions.FALSE:
+            legacy |= {"reason": ready_now.reason, "severity": "Error"}
+        others = [c for c in status.get("conditions") or [] if c.get("type") != api.READY]
+        status["conditions"] = [*others, legacy]
+    for name, value in changes.items():
+        if value is None:
+            status.pop(name, None)
+        else:
+            status[name] = value
+    return with_status(claim.obj, status)
+
+
+def reservation_name(domain: str, at: int) -> str:
+    """Name of the IPReservation of an address: the lock. One to one with domain and address.
+
+    `<domain>.<IPv4>`, or for IPv6 all 32 digits with dashes between the groups, since a name may hold no colon and no empty group.
+    """
+    if not intervals.is_v6(at):
+        return f"{domain}.{intervals.text(at)}"
+    digits = f"{at - intervals.V6_BASE:032x}"
+    return f"{domain}.{'-'.join(digits[i : i + 4] for i in range(0, 32, 4))}"
+
+
+def read_reservation(obj: KubeObject) -> tuple[str, int, Reservation] | None:
+    """`(domain, point, reservation)` of an IPReservation; None when its address is not one."""
+    spec = view(obj.spec, api.ReservationSpec)
+    try:
+        at = intervals.point(spec.address)
+    except ValueError:
+        return None
+    pool = PoolKey(spec.pool.kind, spec.pool.namespace, spec.pool.name) if spec.pool else None
+    if spec.claim is not None:
+        return spec.domain, at, Reservation(obj.metadata.name, Use.HELD, _claim_key(spec.claim), pool)
+    if spec.released_at is not None:
+        last = _claim_key(spec.last_claim) if spec.last_claim else None
+        until = conditions.parse_timestamp(spec.reusable_at or spec.released_at).timestamp()
+        return spec.domain, at, Reservation(obj.metadata.name, Use.RELEASED, last, pool, until)
+    return spec.domain, at, Reservation(obj.metadata.name, Use.ADMIN, None, pool)
+
+
+def _claim_key(ref: api.ReservationClaim) -> ClaimKey:
+    return ClaimKey(ref.kind, ref.namespace, ref.name)
+
+
+def held_spec(claim: Claim, domain: str, at: int) -> api.ReservationSpec:
+    """Spec of an IPReservation that a claim holds."""
+    assert claim.pool is not None
+    return api.ReservationSpec(
+        domain=domain,
+        address=intervals.text(at),
+        pool=api.ReservationPool(kind=claim.pool.kind, namespace=claim.pool.namespace, name=claim.pool.name),
+        claim=api.ReservationClaim(
+            kind=claim.key.kind, namespace=claim.key.namespace, name=claim.key.name, uid=claim.obj.metadata.uid
+        ),
+    )
+
+
+def released_spec(spec: api.ReservationSpec, delay: int, now: datetime) -> api.ReservationSpec:
+    """Spec of a held IPReservation after its claim let go of it; `delay` is the pool's reuse delay in seconds."""
+    until = conditions.parse_timestamp(conditions.timestamp(now)).timestamp() + delay
+    return msgspec.structs.replace(
+        spec,
+        claim=None,
+        last_claim=spec.claim,
+        released_at=conditions.timestamp(now),
+        reusable_at=conditions.timestamp(now.fromtimestamp(until, tz=now.tzinfo)),
+    )

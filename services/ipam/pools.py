@@ -1,0 +1,239 @@
+"""The pool reconciler: finalizer, owner, status, and forgetting addresses that nobody came back for.
+
+Responsible for: everything written to IPPool and GlobalIPPool, and the deletion of released IPReservations that expired.
+Invariants: status is written at most once per debounce interval however many claims come and go, and only when it
+differs; a paused pool is left alone.
+Must not know: claims, beyond their number.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from services.ipam import api, intervals, kinds, metrics, poolstatus
+from services.ipam.caches import POOL_RESOURCES, pool_cluster_name, read_pool_spec
+from services.ipam.decide import ClusterState
+from services.ipam.gather import cluster_state
+from services.ipam.kinds import METAL3
+from services.ipam.slots import Use
+from services.runtime.controller import Result
+from services.runtime.kube import conditions
+from services.runtime.kube.conditions import Condition
+from services.runtime.kube.errors import NotFound
+from services.runtime.kube.objects import (
+    KubeObject,
+    ObjectKey,
+    OwnerReference,
+    view,
+    with_finalizer,
+    with_labels,
+    with_owner,
+    with_status,
+    without_finalizers,
+)
+
+if TYPE_CHECKING:
+    from services.ipam.api import PoolKey
+    from services.ipam.caches import Caches
+    from services.ipam.poolstate import PoolState
+    from services.ipam.reservations import ReservationWriter
+    from services.runtime.clock import Clock
+    from services.runtime.kube.events import EventRecorder
+    from services.runtime.kube.transport import Client
+
+FINALIZERS = {api.IP_POOLS.kind: api.POOL_FINALIZER, api.GLOBAL_IP_POOLS.kind: api.GLOBAL_POOL_FINALIZER}
+_WARNINGS = {"InvalidSpec", api.POOL_EXHAUSTED, "AddressConflict"}
+_RECOVERIES = {"PoolReady", "AddressesAvailable"}
+_EXPIRE_AT_ONCE = 100
+_SOONEST_SECONDS = 1.0
+
+
+class PoolReconciler:
+    """Keeps one pool's object telling the truth. `sticky_seconds`: how long a released address is remembered."""
+
+    def __init__(
+        self,
+        client: Client,
+        caches: Caches,
+        reservations: ReservationWriter,
+        events: EventRecorder,
+        clock: Clock,
+        *,
+        sticky_seconds: float,
+    ) -> None:
+        self._client = client
+        self._caches = caches
+        self._ledger = caches.ledger
+        self._reservations = reservations
+        self._events = events
+        self._clock = clock
+        self._sticky_seconds = sticky_seconds
+
+    async def reconcile(self, key: PoolKey) -> Result | None:
+        """Do what one pool needs now."""
+        obj = self._caches.pool(key)
+        state = self._ledger.pools.get(key)
+        if obj is None or state is None:
+            _forget_metrics(key)
+            return None
+        cluster = cluster_state(self._caches, key.namespace, pool_cluster_name(obj))
+        self._publish(key, state)
+        if kinds.is_paused(obj) or cluster is ClusterState.PAUSED:
+            return None
+        if obj.deleting and not state.held:
+            await self._finish(key, obj)
+            return None
+        if view(obj.status, api.PoolStatus).observed_generation != obj.metadata.generation:
+            await self._forget_uncovered(key, state)
+        obj = await self._write_meta(key, obj)
+        await self._write_status(key, obj, state)
+        return await self._expire(state)
+
+    async def _write_meta(self, key: PoolKey, obj: KubeObject) -> KubeObject:
+        wanted = obj if obj.deleting else with_finalizer(obj, FINALIZERS[key.kind])
+        name = read_pool_spec(obj)[0].cluster_name
+        if name and key.namespace:
+            wanted = with_labels(wanted, {api.CLUSTER_NAME_LABEL: name, api.PROVIDER_LABEL: api.PROVIDER_LABEL_VALUE})
+            cluster = self._caches.clusters.get(ObjectKey(key.namespace, name))
+            if cluster is not None:
+                owner = OwnerReference(
+                    apiVersion=cluster.apiVersion, kind="Cluster", name=name, uid=cluster.metadata.uid, controller=False
+                )
+                if all(ref.uid != owner.uid for ref in wanted.metadata.ownerReferences):
+                    wanted = with_owner(wanted, owner)
+        if wanted is obj:
+            return obj
+        wanted = await self._client.update(POOL_RESOURCES[key.kind], wanted)
+        self._caches.pools[key.kind].observe(wanted)
+        return wanted
+
+    async def _write_status(self, key: PoolKey, obj: KubeObject, state: PoolState) -> None:
+        now = self._clock.now()
+        facts = self._facts(key, obj, state)
+        status: dict[str, Any] = view(obj.status, dict[str, Any])
+        before = msgspec.convert(status.get("conditions") or [], tuple[Condition, ...], strict=False)
+        after = before
+        for condition in poolstatus.conditions(facts):
+            stamped = msgspec.structs.replace(condition, observedGeneration=obj.metadata.generation)
+            after = conditions.set_condition(after, stamped, now)
+        status["conditions"] = msgspec.to_builtins(after)
+        status["ipAddresses"] = msgspec.to_builtins(facts.counts)
+        status["observedGeneration"] = obj.metadata.generation
+        if facts.indexes is None:
+            status.pop("indexes", None)
+        else:
+            status["indexes"] = facts.indexes
+        if with_status(obj, status) is obj:
+            return
+        status["lastUpdated"] = conditions.timestamp(now)
+        written = await self._client.update_status(POOL_RESOURCES[key.kind], with_status(obj, status))
+        self._caches.pools[key.kind].observe(written)
+        self._announce(obj, before, after)
+
+    def _facts(self, key: PoolKey, obj: KubeObject, state: PoolState) -> poolstatus.Facts:
+        overlaps = self._ledger.domains[state.domain].overlaps_of(key)
+        conflicts = ((at, tuple(sorted(claims))) for at, claims in self._ledger.conflicts(key))
+        return poolstatus.Facts(
+            key=key,
+            problems=tuple(state.space.problems),
+            counts=state.counts(self._clock.now().timestamp()),
+            held=len(state.held),
+            waiting=len(state.waiting),
+            available=state.available,
+            overlaps=tuple(sorted(overlaps)),
+            conflicts=tuple(sorted(conflicts)),
+            deleting=obj.deleting,
+            indexes=self._indexes(key, state) if len(state.held) <= poolstatus.INDEXES_LIMIT else None,
+        )
+
+    def _indexes(self, key: PoolKey, state: PoolState) -> dict[str, str]:
+        """Addresses by claim name as metal3 has them; where both kinds use a name, the IPClaim's is shown."""
+        found: dict[str, str] = {}
+        for at in sorted(state.held):
+            slot = self._ledger.slot(state.domain, at)
+            for claim in sorted(slot.claims()) if slot is not None else ():
+                name = claim.name if key.namespace == claim.namespace else f"{claim.namespace}/{claim.name}"
+                if claim.kind == METAL3 or name not in found:
+                    found[name] = intervals.text(at)
+        return found
+
+    def _announce(self, obj: KubeObject, before: tuple[Condition, ...], after: tuple[Condition, ...]) -> None:
+        """Tell transitions as Events; the first good state of a new pool is none."""
+        for condition in after:
+            old = conditions.find(before, condition.type)
+            if old is not None and (old.status, old.reason) == (condition.status, condition.reason):
+                continue
+            if condition.reason in _WARNINGS:
+                self._events.event(obj, "Warning", condition.reason, condition.message, action="Serve")
+            elif old is not None and condition.reason in _RECOVERIES:
+                self._events.event(obj, "Normal", condition.reason, f"{condition.type} again", action="Serve")
+
+    async def _finish(self, key: PoolKey, obj: KubeObject) -> None:
+        """Let a pool go that holds nothing any more, and with it what it remembered."""
+        for item in list(self._caches.reservations.by_index("released", key)):
+            await self._reservations.delete(item)
+        wanted = without_finalizers(obj, {FINALIZERS[key.kind]})
+        if wanted is obj:
+            return
+        try:
+            answer = await self._client.update(POOL_RESOURCES[key.kind], wanted)
+        except NotFound:
+            answer = wanted
+        store = self._caches.pools[key.kind]
+        if answer.metadata.finalizers:
+            store.observe(answer)
+        else:
+            store.forget(obj.key, obj.metadata.uid)
+
+    async def _expire(self, state: PoolState) -> Result | None:
+        """Delete released reservations whose claim did not come back in time, a hundred at a time.
+
+        Comes back when the next one is due, or when the next one has cooled and so counts as free.
+        """
+        now = self._clock.now().timestamp()
+        for reusable_at, at in list(state.released.islice(0, _EXPIRE_AT_ONCE)):
+            if reusable_at + self._sticky_seconds > now:
+                break
+            await self._forget_released(state, at)
+        if not state.released:
+            return None
+        next_expiry = state.released[0][0] + self._sticky_seconds
+        next_cooled = next((until for until, _ in state.released.irange(minimum=(now, intervals.BEYOND))), next_expiry)
+        return Result(max(_SOONEST_SECONDS, min(next_expiry, next_cooled) - now))
+
+    async def _forget_released(self, state: PoolState, at: int) -> None:
+        slot = self._ledger.slot(state.domain, at)
+        reservation = slot.reservation if slot is not None else None
+        obj = self._caches.reservations.get(ObjectKey("", reservation.name)) if reservation is not None else None
+        if obj is not None and reservation is not None and reservation.use is Use.RELEASED:
+            await self._reservations.delete(obj)
+
+    async def _forget_uncovered(self, key: PoolKey, state: PoolState) -> None:
+        """Delete what a pool remembers of addresses that its new spec does not give any more."""
+        for item in list(self._caches.reservations.by_index("released", key)):
+            read = kinds.read_reservation(item)
+            if read is not None and not state.space.is_assignable(read[1]):
+                await self._reservations.delete(item)
+
+    def _publish(self, key: PoolKey, state: PoolState) -> None:
+        counts = state.counts(self._clock.now().timestamp())
+        for name in metrics.STATES:
+            metrics.ADDRESSES.labels(*key, name).set(getattr(counts, name))
+        metrics.WAITING.labels(*key).set(len(state.waiting))
+        metrics.CONFLICTS.labels(*key).set(len(list(self._ledger.conflicts(key))))
+
+
+def _forget_metrics(key: PoolKey) -> None:
+    for name in metrics.STATES:
+        _remove(metrics.ADDRESSES, (*key, name))
+    _remove(metrics.WAITING, key)
+    _remove(metrics.CONFLICTS, key)
+
+
+def _remove(gauge: Any, labels: tuple[str, ...]) -> None:
+    try:
+        gauge.remove(*labels)
+    except KeyError:
+        return

@@ -1,0 +1,97 @@
+"""The allocator put together: stores, reflectors, the ledger and two controllers.
+
+Responsible for: wiring only; every rule is elsewhere.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from services.ipam import api
+from services.ipam.caches import POOL_RESOURCES, Caches
+from services.ipam.claims import ClaimReconciler
+from services.ipam.ledger import Ledger
+from services.ipam.pools import PoolReconciler
+from services.ipam.reservations import ReservationWriter
+from services.runtime.cache.reflector import Reflector
+from services.runtime.controller import Controller
+from services.runtime.kube.discovery import Discovery
+from services.runtime.kube.events import EventRecorder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from services.ipam.api import ClaimKey, PoolKey
+    from services.ipam.settings import IpamSettings
+    from services.runtime.cache.store import Store
+    from services.runtime.kube.objects import KubeObject
+    from services.runtime.kube.resource import Resource
+    from services.runtime.main import Service
+
+STATUS_DEBOUNCE_SECONDS = 1.0
+"""Pool status is at most this old while claims come and go, and written at most that often."""
+YIELD_SECONDS = 2.0
+"""Without leader election: how long to leave a claim to the replica that put its finalizer on."""
+
+
+async def build(service: Service[IpamSettings]) -> None:
+    """Add the allocator's parts to the manager."""
+    settings, manager, clock = service.settings, service.manager, service.clock
+    events = EventRecorder(service.unguarded, settings.program, clock)
+    discovery = Discovery(service.unguarded, clock)
+
+    def queue_claim(key: ClaimKey) -> None:
+        claims.queue.add(key)
+
+    def queue_pool(key: PoolKey) -> None:
+        pools.queue.add(key)
+
+    def pool_touched(key: PoolKey) -> None:
+        pools.queue.add_after(key, STATUS_DEBOUNCE_SECONDS)
+
+    caches = Caches(Ledger(queue_claim, pool_touched), queue_claim, queue_pool)
+    reservations = ReservationWriter(service.client, caches, clock, sticky_limit=settings.sticky_limit)
+    claim_reconciler = ClaimReconciler(
+        service.client,
+        caches,
+        reservations,
+        events,
+        clock,
+        orphan_grace=settings.orphan_grace_seconds,
+        yield_seconds=0.0 if settings.leader_election else YIELD_SECONDS,
+    )
+    pool_reconciler = PoolReconciler(
+        service.client, caches, reservations, events, clock, sticky_seconds=settings.sticky_seconds
+    )
+    claims = Controller("ipam-claim", claim_reconciler.reconcile, workers=settings.workers, clock=clock)
+    pools = Controller("ipam-pool", pool_reconciler.reconcile, workers=2, clock=clock)
+    caches.subscribe()
+
+    def follow(store: Store[KubeObject], candidates: Sequence[Resource]) -> None:
+        namespaced = candidates[0].namespaced
+        for namespace in (settings.watch_namespace if namespaced else ()) or ("",):
+            manager.add_reflector(
+                Reflector(
+                    service.unguarded,
+                    functools.partial(discovery.pick, candidates),
+                    store,
+                    clock=clock,
+                    namespace=namespace,
+                    discovery=discovery,
+                )
+            )
+
+    follow(caches.reservations, (api.IP_RESERVATIONS,))
+    for kind, store in caches.pools.items():
+        follow(store, (POOL_RESOURCES[kind],))
+    for kind, store in caches.addresses.items():
+        follow(store, api.address_resources(kind))
+    for kind, store in caches.claims.items():
+        follow(store, api.claim_resources(kind))
+    follow(caches.clusters, api.CLUSTERS)
+
+    manager.add_runnable("discovery", discovery.run, needs_leader=False, needs_caches=False)
+    manager.add_runnable("events", events.run, needs_leader=False, needs_caches=False)
+    manager.add_controller(claims)
+    manager.add_controller(pools)

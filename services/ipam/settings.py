@@ -1,0 +1,29 @@
+"""What the allocator can be told on its command line."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, ClassVar
+
+from services.runtime.settings import Flag, Settings, whole
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class IpamSettings(Settings):
+    """Settings of services.ipam."""
+
+    program: ClassVar[str] = "groundwork-ipam"
+
+    workers: Annotated[int, Flag("claims worked on at the same time", whole(1, 1000), "N")] = 16
+    sticky_limit: Annotated[
+        int, Flag("released addresses that a pool remembers for claims that come back", whole(0, 100_000), "N")
+    ] = 1024
+    sticky_seconds: Annotated[
+        int, Flag("how long a pool remembers a released address", whole(0, 31_536_000), "SECONDS")
+    ] = 86_400
+    orphan_grace_seconds: Annotated[
+        int,
+        Flag(
+            "how long addresses of a claim that does not exist are kept, as for a restore", whole(0, 86_400), "SECONDS"
+        ),
+    ] = 60
