@@ -109,11 +109,6 @@ class Reflector(Generic[T]):
         store.expect(namespace)
 
     @property
-    def store(self) -> Sink[T]:
-        """What it feeds."""
-        return self.store
-
-    @property
     def trouble(self) -> Trouble | None:
         """What keeps the copy from following the server right now; None when it does."""
         return self._state.trouble
