@@ -3,8 +3,8 @@
 Responsible for: the order of writes, which is what makes a crash at any point harmless:
   bind     claim finalizer -> IPReservation -> IPAddress -> claim status
   release  IPAddress (finalizer, then DELETE) -> IPReservation -> claim finalizer
-Invariants: an IPAddress exists only while its IPReservation does; every write carries the resourceVersion it is based on, or a name
-that only one writer can create. At most four writes each way.
+Invariants: an IPAddress exists only while its IPReservation does; every write carries the resourceVersion it is based
+on, or a name that only one writer can create. At most four writes each way.
 Must not know: why an address was chosen.
 """
 
@@ -118,8 +118,8 @@ class ClaimReconciler:
     def _leave_to_others(self, world: World) -> float:
         """Seconds to leave a claim alone that another replica put its finalizer on a moment ago.
 
-        Correctness does not hang on it: it spares two replicas without a common Lease from binding each claim twice and returning
-        one of the two.
+        Correctness does not hang on it: it spares two replicas without a common Lease from binding each claim
+        twice and returning one of the two.
         """
         claim = world.claim
         assert claim is not None
@@ -186,7 +186,7 @@ class ClaimReconciler:
         self._forget(world)
 
     async def _protect(self, claim: Claim) -> Claim:
-        """Put our finalizer on the claim. Its resourceVersion guards against a deletion or another replica meanwhile."""
+        """Put our finalizer on the claim; its resourceVersion guards against a deletion or another replica meanwhile."""
         if claim.protected:
             return claim
         obj = with_finalizer(claim.obj, api.CLAIM_FINALIZERS[claim.key.kind][0])

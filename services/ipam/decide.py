@@ -1,7 +1,7 @@
 """What is to be done about one claim: a pure function from what is known to one decision.
 
-Responsible for: the rules of the Cluster API IPAM contract and metal3's, in order of precedence; each rule is one branch
-of `decide`.
+Responsible for: the rules of the Cluster API IPAM contract and metal3's, in order of precedence; each rule is one
+branch of `decide`.
 Invariants: a claim that has an address keeps it; a paused one is left alone; nothing is returned while somebody else's
 finalizer says that it is in use; a refused claim holds nothing.
 Must not know: the API server, stores, the clock (`World.now` is Unix seconds).

@@ -1,7 +1,7 @@
 """The two kinds of claim as one: reading them, and writing what each of them expects to find.
 
-Responsible for: every difference between metal3's IPClaim/IPAddress and Cluster API's IPAddressClaim/IPAddress (references, names,
-owner references, status), so that the rest of the service knows claims only.
+Responsible for: every difference between metal3's IPClaim/IPAddress and Cluster API's IPAddressClaim/IPAddress
+(references, names, owner references, status), so that the rest of the service knows claims only.
 Invariant: whatever is written keeps every field that somebody else set.
 Must not know: which address a claim gets, or how objects reach the API server.
 Sources: metal3 ip-address-manager api/v1alpha1; Cluster API book, contract "IPAM provider".
@@ -86,7 +86,7 @@ def read_claim(kind: str, obj: KubeObject) -> Claim:
 
 
 def read_address(kind: str, obj: KubeObject) -> Holding | None:
-    """Read an IPAddress made for claims of `kind`; None when it belongs to another provider's pool or has no address."""
+    """Read an IPAddress made for claims of `kind`; None when its pool is another provider's or its address is none."""
     meta = obj.metadata
     if kind == METAL3:
         spec = view(obj.spec, api.IPAddressSpec)
@@ -132,8 +132,8 @@ def pool_group(pool: PoolKey) -> str:
 def address_names(claim: Claim, name_prefix: str, domain: str, at: int) -> tuple[str, ...]:
     """Names for a new IPAddress, the first that is not another's to be used.
 
-    Cluster API wants the claim's name. metal3 uses `<namePrefix>-<address>` with dashes for dots and colons, which two domains or two
-    kinds of pool in one namespace can share; the second name tells them apart.
+    Cluster API wants the claim's name. metal3 uses `<namePrefix>-<address>` with dashes for dots and colons, which two
+    domains or two kinds of pool in one namespace can share; the second name tells them apart.
     """
     if claim.key.kind == CAPI:
         return (claim.key.name,)
@@ -144,7 +144,7 @@ def address_names(claim: Claim, name_prefix: str, domain: str, at: int) -> tuple
 
 
 def new_address(claim: Claim, pool: KubeObject, span: Range | None, at: int, name: str) -> KubeObject:
-    """IPAddress for a claim. `span` gives prefix, gateway and DNS servers; None when no range covers the address now."""
+    """IPAddress for a claim. `span` gives prefix, gateway and DNS servers; None when no range covers the address."""
     assert claim.pool is not None
     address = intervals.text(at)
     prefix, gateway, servers = (span.prefix, span.gateway, span.dns_servers) if span else (None, "", ())
@@ -186,7 +186,7 @@ def new_address(claim: Claim, pool: KubeObject, span: Range | None, at: int, nam
 
 
 def completed_address(claim: Claim, pool: KubeObject, obj: KubeObject) -> KubeObject:
-    """`obj` with the finalizer and owner references that an IPAddress of this claim has; the same object when it has them.
+    """`obj` with the finalizer and owner references of this claim's IPAddress; the same object when it has them.
 
     References to an earlier incarnation of the claim or the pool (after a restore) are replaced.
     """
@@ -289,7 +289,8 @@ def _with_ready(claim: Claim, changes: dict[str, Any], ready_now: Condition, now
 def reservation_name(domain: str, at: int) -> str:
     """Name of the IPReservation of an address: the lock. One to one with domain and address.
 
-    `<domain>.<IPv4>`, or for IPv6 all 32 digits with dashes between the groups, since a name may hold no colon and no empty group.
+    `<domain>.<IPv4>`, or for IPv6 all 32 digits with dashes between the groups, since a name may hold no colon and no
+    empty group.
     """
     if not intervals.is_v6(at):
         return f"{domain}.{intervals.text(at)}"

@@ -1,6 +1,6 @@
 """The pool reconciler: finalizer, owner, status, and forgetting addresses that nobody came back for.
 
-Responsible for: everything written to IPPool and GlobalIPPool, and the deletion of released IPReservations that expired.
+Responsible for: everything written to IPPool and GlobalIPPool, and deleting released IPReservations that expired.
 Invariants: status is written at most once per debounce interval however many claims come and go, and only when it
 differs; a paused pool is left alone.
 Must not know: claims, beyond their number.

@@ -1,7 +1,8 @@
 """What a pool says of itself: a pure function from its numbers to status, labels and owner.
 
 Responsible for: conditions, counts and metal3's `indexes`; who a pool belongs to; when it may go.
-Invariants: the same facts give the same status, so nothing is written when nothing changed; a pool with addresses stays.
+Invariants: the same facts give the same status, so nothing is written when nothing changed; a pool with
+addresses stays.
 Must not know: the API server, stores, the clock.
 """
 

@@ -76,7 +76,7 @@ class ReservationWriter:
         return obj
 
     async def let_go(self, key: ClaimKey, obj: KubeObject, *, keep: bool) -> None:
-        """Take a claim off an IPReservation: hand it to another holder, keep it for the claim's return, or delete it."""
+        """Take a claim off an IPReservation: hand it to another holder, keep it for the claim's return or delete it."""
         read = kinds.read_reservation(obj)
         assert read is not None
         domain, at, _ = read
