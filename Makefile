@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 UV     ?= uv
+TESTS  ?= tests
 ARGS   ?=
 
 VENV   := .venv
@@ -37,8 +38,8 @@ demo: binaries ## a running system on a real API server, with addresses bound (D
 	@DEMO_EXIT='$(DEMO_EXIT)' $(PY) -m tools.demo $(ARGS)
 
 .PHONY: test
-test: binaries ## all tests but e2e and bench (ARGS="-k name": some of them)
-	@$(PYTEST) tests --ignore=tests/e2e --ignore=tests/bench $(ARGS)
+test: binaries ## all tests but e2e and bench (TESTS=tests/unit or ARGS="-k name": some of them)
+	@$(PYTEST) $(TESTS) --ignore=tests/e2e --ignore=tests/bench $(ARGS)
 
 .PHONY: check
 check: $(READY) ## linters, types, import contracts, and that CRDs and structs agree

@@ -21,8 +21,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
 def pytest_collection_finish(session):
-    # On a fresh machine this builds for minutes: here, with its progress shown, rather than in a fixture, where a test's
-    # time limit would end it.
+    # On a fresh machine this builds for minutes: here, with its progress shown, rather than in a fixture, where a time
+    # limit would end it.
     if not session.config.option.collectonly and any("control_plane" in item.fixturenames for item in session.items):
         with session.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
             binaries.ensure(*binaries.CLUSTER)
