@@ -143,14 +143,12 @@ class LeaderElector:
             self._known = self._known.unsure()
         try:
             async with asyncio.timeout(rules.call_limit(self._known, self._elapsed())):
-                if rules.step(self._known, self._elapsed()) is rules.Step.READ:
-                    await self._read()
-                step = rules.step(self._known, self._elapsed())
-                if step in {rules.Step.CREATE, rules.Step.TAKE, rules.Step.RENEW}:
-                    await self._write(step)
-        except (errors.Conflict, errors.AlreadyExists) as error:
-            self._known = self._known.unsure()
-            _LOG.debug("Somebody else wrote the lease first", lease=self._label, error=error)
+                try:
+                    await self._step()
+                except (errors.Conflict, errors.AlreadyExists) as error:
+                    _LOG.debug("Somebody else wrote the lease first", lease=self._label, error=error)
+                    self._known = self._known.unsure()
+                    await self._step()  # a leader that was replaced must know at once
         except (TimeoutError, errors.KubeError, OSError) as error:
             self._known = self._known.unsure()
             left = round(rules.valid_for(self._known, self._elapsed()), 1)
@@ -158,6 +156,13 @@ class LeaderElector:
                 _LOG.warning("The lease could not be renewed", lease=self._label, error=error, seconds_left=left)
             else:
                 _LOG.warning("The lease could not be read or taken", lease=self._label, error=error)
+
+    async def _step(self) -> None:
+        if rules.step(self._known, self._elapsed()) is rules.Step.READ:
+            await self._read()
+        step = rules.step(self._known, self._elapsed())
+        if step in {rules.Step.CREATE, rules.Step.TAKE, rules.Step.RENEW}:
+            await self._write(step)
 
     async def _read(self) -> None:
         try:
