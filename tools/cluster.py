@@ -128,7 +128,7 @@ class Cluster:
     @contextmanager
     def temporary(cls, *, fsync: bool = False, apiserver_args: Sequence[str] = ()) -> Iterator[Self]:
         """Run a cluster for the body of the `with`; its processes die with this process even if that is killed."""
-        _sweep()
+        sweep()
         folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX))
         # Held while we live: how a later run knows what a killed one has left behind.
         with (folder / ".owner").open("w") as owner:
@@ -339,7 +339,7 @@ def _save_ports(folder: Path, ports: Ports) -> None:
     (folder / "ports.json").write_text(json.dumps(asdict(ports)))
 
 
-def _sweep() -> None:
+def sweep() -> None:
     """Delete the folders of temporary clusters whose owner was killed (their processes died with it)."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY_PREFIX}*"):
         try:

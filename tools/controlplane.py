@@ -66,14 +66,14 @@ class Etcd:
 
     def _healthy(self) -> bool:
         try:
-            status, _ = self._call("GET", "/health")
+            status, _ = self._call("GET", "/health", timeout=2)
         except OSError:
             return False
         return status == http.client.OK
 
-    def _call(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+    def _call(self, method: str, path: str, body: Any = None, *, timeout: float = 10) -> tuple[int, bytes]:
         # http.client rather than urllib: HTTP_PROXY must not apply to the loopback.
-        connection = http.client.HTTPConnection(_LOOPBACK, self._port, timeout=10)
+        connection = http.client.HTTPConnection(_LOOPBACK, self._port, timeout=timeout)
         try:
             connection.request(method, path, None if body is None else json.dumps(body))
             response = connection.getresponse()

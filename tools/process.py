@@ -112,7 +112,9 @@ class Daemon:
         except (OSError, ValueError):
             return None
         pid: int = recorded["pid"]
-        return pid if start_time(pid) == recorded["started"] else None
+        started = start_time(pid)
+        # None on both sides: it ended before its start time was read.
+        return pid if started is not None and started == recorded["started"] else None
 
     def start(self, arguments: Sequence[str], *, tethered: bool) -> None:
         """Start the program (an absolute path first); `tethered` ends it when this process ends, however it ends."""
@@ -153,9 +155,12 @@ class Daemon:
     def wait_ready(self, ready: Callable[[], bool], *, timeout: float) -> None:
         """Poll `ready` until it says yes; raise ProcessError when the program ends before or `timeout` seconds pass."""
         deadline = time.monotonic() + timeout
-        while not ready():
+        while True:
+            # Before asking: if its port was taken, the thief might answer in its place.
             if self.pid is None:
                 raise ProcessError(f"{self.name} ended while it started; the end of {self.log}:\n{self.tail()}")
+            if ready():
+                return
             if time.monotonic() > deadline:
                 text = f"{self.name} is not ready after {timeout:.0f} s; the end of {self.log}:\n{self.tail()}"
                 raise ProcessError(text)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -13,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tools import binaries, capi
-from tools.cluster import Cluster, KubectlError
-from tools.process import Daemon, start_time
+from tools.cluster import Cluster, KubectlError, sweep
+from tools.process import Daemon, ProcessError, free_ports, start_time
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
@@ -156,6 +158,46 @@ def test_a_temporary_cluster_leaves_nothing_behind(control_plane):
         assert all(start_time(pid) for pid in pids)
     assert [start_time(pid) for pid in pids] == [None, None]
     assert not cluster.folder.exists()
+
+
+def test_what_a_killed_owner_left_behind_is_swept_and_a_living_ones_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folders = {name: tmp_path / f"groundwork-cluster-{name}" for name in ("orphaned", "owned", "young")}
+    for name, folder in folders.items():
+        folder.mkdir()
+        (folder / ".owner").touch()
+        if name != "young":
+            os.utime(folder, (0, 0))
+    with (folders["owned"] / ".owner").open() as owner:
+        fcntl.flock(owner, fcntl.LOCK_EX)
+        sweep()
+    assert {name: folder.exists() for name, folder in folders.items()} == {
+        "orphaned": False,
+        "owned": True,
+        "young": True,
+    }
+
+
+def test_a_start_that_fails_shows_the_end_of_the_log_and_leaves_nothing_running(control_plane, tmp_path):
+    with pytest.raises(ProcessError, match="unknown flag: --no-such-flag"):
+        Cluster.create(tmp_path, apiserver_args=["--no-such-flag"])
+    assert [Daemon(name, tmp_path).pid for name in ("etcd", "kube-apiserver")] == [None, None]
+
+
+@pytest.mark.parametrize("taken", [0, 1], ids=["api-server", "etcd"])
+def test_a_port_that_was_taken_meanwhile_is_replaced_by_another(control_plane, tmp_path, monkeypatch, taken):
+    with socket.create_server(("127.0.0.1", free_ports(1)[0])) as thief:
+        lost = free_ports(3)
+        lost[taken] = thief.getsockname()[1]
+        choices = [lost]
+        monkeypatch.setattr("tools.cluster.free_ports", lambda count: choices.pop() if choices else free_ports(count))
+        cluster = Cluster.create(tmp_path, tethered=True)
+        try:
+            assert cluster.running
+            assert cluster.url != f"https://127.0.0.1:{lost[0]}"
+        finally:
+            cluster.remove()
+    assert not tmp_path.exists()
 
 
 def test_a_tethered_program_dies_with_a_starter_that_is_killed(tmp_path):
