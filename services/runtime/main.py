@@ -25,6 +25,7 @@ from services.runtime.kube import config
 from services.runtime.kube.errors import ConfigError
 from services.runtime.kube.transport import Client
 from services.runtime.leader import LeaderElector
+from services.runtime.leader_decide import Timing
 from services.runtime.manager import EXIT_OK, EXIT_UNUSABLE, Manager
 from services.runtime.settings import Settings, SettingsError
 
@@ -88,12 +89,21 @@ async def _serve(settings: S, build: Callable[[Service[S]], Awaitable[None]]) ->
         elector = None
         guarded = client
         if settings.leader_election:
-            elector = LeaderElector(lease_client, lease_namespace(settings), settings.program, clock=clock)
+            where = lease_namespace(settings)
+            elector = LeaderElector(lease_client, where, settings.program, clock=clock, timing=timing(settings))
             guarded = client.guarded(elector.check)
         manager = Manager(settings.bind_address, elector=elector, clock=clock)
         _LOG.info("Starting", program=settings.program, server=connection.url)
         await build(Service(settings, manager, guarded, client, clock))
         return await manager.run()
+
+
+def timing(settings: Settings) -> Timing:
+    """Return the election's times; `SettingsError` when two processes could lead with them."""
+    try:
+        return Timing(settings.lease_duration, settings.renew_deadline, settings.retry_period)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
 
 
 def lease_namespace(settings: Settings, pod_namespace: Path = _POD_NAMESPACE) -> str:

@@ -27,6 +27,7 @@ __all__ = [
     "address",
     "boolean",
     "choice",
+    "duration",
     "namespace",
     "text",
     "whole",
@@ -34,6 +35,9 @@ __all__ = [
 
 _PREFIX: Final = "GROUNDWORK_"
 _DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_UNITS: Final[Mapping[str, float]] = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "": 1.0}
+_DURATION: Final = re.compile(r"\d+(\.\d+)?|(\d+(\.\d+)?(h|ms|m|s))+")
+_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|)")
 _MAX_PORT: Final = 65535
 _DEBUG_VERBOSITY: Final = 4  # Kubernetes' logging conventions: V(4) is debug
 
@@ -130,9 +134,20 @@ def _parse_address(value: str) -> Address:
     return Address(host, int(port))
 
 
+def _parse_duration(value: str) -> float:
+    if not _DURATION.fullmatch(value):
+        raise ValueError
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(value))
+    if seconds <= 0:
+        raise ValueError
+    return seconds
+
+
 text: Final = Parser(_parse_text, "a text that is not empty")
 boolean: Final = Parser(_parse_boolean, "true or false")
 namespace: Final = Parser(_parse_namespace, "the name of a namespace (a DNS label)")
+duration: Final = Parser(_parse_duration, "a duration above zero such as 15s, 500ms or 1m30s")
+"""Seconds, written as Go and Kubernetes write durations; a number without a unit counts as seconds."""
 address: Final = Parser(_parse_address, "HOST:PORT, [IPV6]:PORT or :PORT")
 
 
@@ -163,6 +178,17 @@ class Settings:
     lease_namespace: Annotated[
         str | None, Flag("namespace of the Lease (default: the pod's own, else default)", namespace, "NS")
     ] = None
+    lease_duration: Annotated[
+        float,
+        Flag("how long others wait for a silent holder", duration, "TIME", ("--leader-elect-lease-duration",)),
+    ] = 15.0
+    renew_deadline: Annotated[
+        float,
+        Flag("when a leader that cannot renew gives up", duration, "TIME", ("--leader-elect-renew-deadline",)),
+    ] = 10.0
+    retry_period: Annotated[
+        float, Flag("between two tries to get or renew the Lease", duration, "TIME", ("--leader-elect-retry-period",))
+    ] = 2.0
     bind_address: Annotated[
         Address,
         Flag("where /livez, /readyz and /metrics listen", address, "HOST:PORT", ("--diagnostics-address",)),

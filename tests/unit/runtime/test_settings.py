@@ -5,6 +5,7 @@ import pytest
 
 from services.runtime import main
 from services.runtime import settings as module
+from services.runtime.leader_decide import Timing
 from services.runtime.settings import Address, Flag, Settings, SettingsError
 
 
@@ -28,6 +29,9 @@ def test_the_defaults_are_those_of_the_documentation():
         "watch_namespace": (),
         "leader_election": True,
         "lease_namespace": None,
+        "lease_duration": 15.0,
+        "renew_deadline": 10.0,
+        "retry_period": 2.0,
         "bind_address": Address("0.0.0.0", 8080),
         "workers": 4,
         "log_level": "info",
@@ -56,6 +60,11 @@ def test_the_defaults_are_those_of_the_documentation():
         (["--leader-elect", "--no-leader-election"], {}, "leader_election", False),
         ([], {"LEADER_ELECTION": "0"}, "leader_election", False),
         (["--lease-namespace", "kube-system"], {}, "lease_namespace", "kube-system"),
+        (["--lease-duration", "1m30s"], {}, "lease_duration", 90.0),
+        (["--leader-elect-renew-deadline=8s"], {}, "renew_deadline", 8.0),
+        (["--leader-elect-retry-period", "500ms"], {}, "retry_period", 0.5),
+        ([], {"LEASE_DURATION": "2.5"}, "lease_duration", 2.5),
+        (["--lease-duration=1h0.5m"], {}, "lease_duration", 3630.0),
         (["--bind-address", "127.0.0.1:0"], {}, "bind_address", Address("127.0.0.1", 0)),
         (["--bind-address", ":9090"], {}, "bind_address", Address("", 9090)),
         (["--bind-address", "[::1]:9090"], {}, "bind_address", Address("::1", 9090)),
@@ -95,6 +104,16 @@ def test_a_flag_wins_over_its_variable_and_the_variable_over_the_default(argumen
         (["--diagnostics-address", "x"], {}, "--diagnostics-address: 'x' is not valid: expected HOST:PORT"),
         (["--namespace", "Bad_Name"], {}, "--namespace: 'Bad_Name' is not valid: expected the name of a namespace"),
         ([], {"WATCH_NAMESPACE": "a,-b"}, "GROUNDWORK_WATCH_NAMESPACE: '-b' is not valid: expected the name"),
+        (
+            ["--lease-duration=15 s"],
+            {},
+            "--lease-duration: '15 s' is not valid: expected a duration above zero such as",
+        ),
+        (["--lease-duration=s"], {}, "--lease-duration: 's' is not valid: expected a duration"),
+        (["--lease-duration="], {}, "--lease-duration: '' is not valid: expected a duration"),
+        (["--lease-duration=10s5"], {}, "--lease-duration: '10s5' is not valid: expected a duration"),
+        (["--retry-period=0s"], {}, "--retry-period: '0s' is not valid: expected a duration above zero"),
+        (["--retry-period=-1s"], {}, "--retry-period: '-1s' is not valid: expected a duration above zero"),
         (["--leader-elect=maybe"], {}, "--leader-elect: 'maybe' is not valid: expected true or false"),
         ([], {"LEADER_ELECTION": "2"}, "GROUNDWORK_LEADER_ELECTION: '2' is not valid: expected true or false"),
         (["--kubeconfig="], {}, "--kubeconfig: '' is not valid: expected a text that is not empty"),
@@ -143,6 +162,12 @@ def test_help_lists_every_flag_with_its_aliases(capsys):
 def test_an_address_prints_as_it_is_written(address, text):
     assert str(address) == text
     assert module.address.parse(text) == address
+
+
+def test_times_of_the_election_under_which_two_could_lead_are_refused():
+    assert main.timing(Settings()) == Timing()
+    with pytest.raises(SettingsError, match="lease duration > renew deadline > retry period > 0, not 5 > 10 > 2"):
+        main.timing(Settings(lease_duration=5.0))
 
 
 def test_the_lease_lives_where_it_is_configured_else_where_the_pod_is_else_in_default(tmp_path):
