@@ -25,6 +25,8 @@ from services.runtime.kube.errors import NotFound
 from services.runtime.kube.objects import KubeObject, ObjectKey, view, with_finalizer, without_finalizers
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from services.ipam.api import ClaimKey
     from services.ipam.caches import Caches
     from services.ipam.kinds import Claim
@@ -33,11 +35,16 @@ if TYPE_CHECKING:
     from services.ipam.slots import Holding
     from services.runtime.clock import Clock
     from services.runtime.kube.events import EventRecorder
+    from services.runtime.kube.resource import Resource
     from services.runtime.kube.transport import Client
 
 _LOG = log.get("ipam.claims")
 _RACES = 64
 _CONFIRM_SECONDS = 1.0
+
+
+class _ClaimGoneError(Exception):
+    """The API server says that the claim does not exist any more."""
 
 
 class ClaimReconciler:
@@ -75,24 +82,26 @@ class ClaimReconciler:
         for _ in range(_RACES):
             world = self._gather(key)
             decision = decide(world, self._choose)
-            match decision:
-                case Leave(_, again):
-                    self._forget(world)
-                    return Result(again) if again is not None else None
-                case Refuse():
-                    return await self._refuse(world, decision)
-                case Release():
-                    return await self._release(world)
-                case Bind():
-                    wait = self._leave_to_others(world)
-                    if wait > 0:
-                        return Result(wait)
-                    try:
+            try:
+                match decision:
+                    case Leave(_, again):
+                        self._forget(world)
+                        return Result(again) if again is not None else None
+                    case Refuse():
+                        return await self._refuse(world, decision)
+                    case Release():
+                        return await self._release(world)
+                    case Bind():
+                        wait = self._leave_to_others(world)
+                        if wait > 0:
+                            return Result(wait)
                         await self._bind(world, decision)
-                    except LostRaceError:
-                        metrics.LOST_RACES.inc()
-                        continue
-                    return None
+                        return None
+            except LostRaceError:
+                metrics.LOST_RACES.inc()
+            except _ClaimGoneError:
+                # Nobody was told of the address, so there is no reason to keep it for a grace.
+                self._gone_since[key] = 0.0
         raise ReconcileError(f"{key}: lost {_RACES} races for an address in a row")
 
     # What is known
@@ -148,7 +157,7 @@ class ClaimReconciler:
         before = kinds.ready(claim)
         obj = kinds.refused(claim, decision.reason, decision.message, self._clock.now())
         if obj is not claim.obj:
-            await self._write_status(claim.key.kind, obj)
+            await self._write(claim.key.kind, obj, self._client.update_status)
             if before is None or (before.reason, before.message) != (decision.reason, decision.message):
                 metrics.REFUSALS.labels(claim.key.kind, decision.token).inc()
                 self._events.event(obj, "Warning", decision.token, decision.message, action="Allocate")
@@ -186,21 +195,19 @@ class ClaimReconciler:
         self._forget(world)
 
     async def _protect(self, claim: Claim) -> Claim:
-        """Put our finalizer on the claim; its resourceVersion guards against a deletion or another replica meanwhile."""
+        """Put our finalizer on the claim; its resourceVersion guards against a deletion or another replica."""
         if claim.protected:
             return claim
         obj = with_finalizer(claim.obj, api.CLAIM_FINALIZERS[claim.key.kind][0])
         self._started_here.add(claim.key)
-        obj = await self._client.update(api.resource_of(obj), obj)
-        self._caches.claims[claim.key.kind].observe(obj)
-        return claim._replace(obj=obj)
+        return claim._replace(obj=await self._write(claim.key.kind, obj, self._client.update))
 
     async def _report_bound(self, claim: Claim, address: KubeObject, at: int) -> None:
         before = kinds.ready(claim)
         obj = kinds.bound(claim, address, at, self._clock.now())
         if obj is claim.obj:
             return
-        await self._write_status(claim.key.kind, obj)
+        await self._write(claim.key.kind, obj, self._client.update_status)
         metrics.ALLOCATIONS.labels(claim.key.kind).inc()
         if claim.obj.metadata.creationTimestamp and not claim.bound:
             metrics.observe_bind(claim.obj.metadata.creationTimestamp, self._clock.now())
@@ -209,9 +216,24 @@ class ClaimReconciler:
             message = f"Got {view(address.spec, api.IPAddressSpec).address} from {claim.pool}"
             self._events.event(obj, "Normal", api.ADDRESS_ALLOCATED, message, action="Allocate")
 
-    async def _write_status(self, kind: str, obj: KubeObject) -> None:
-        written = await self._client.update_status(api.resource_of(obj), obj)
-        self._caches.claims[kind].observe(written)
+    async def _write(
+        self, kind: str, obj: KubeObject, send: Callable[[Resource, KubeObject], Awaitable[KubeObject]]
+    ) -> KubeObject:
+        """Write to a claim. One that is gone is forgotten at once, so that what it was given is returned.
+
+        A finalizer does not rule that out: the API server carries a DELETE through that it began before the finalizer
+        was written.
+        """
+        store = self._caches.claims[kind]
+        try:
+            written = await send(api.resource_of(obj), obj)
+        except NotFound as error:
+            if error.details.get("name") != obj.metadata.name:
+                raise  # the resource is unknown, which says nothing of the claim
+            store.forget(obj.key, obj.metadata.uid)
+            raise _ClaimGoneError from None
+        store.observe(written)
+        return written
 
     async def _return_surplus(self, claim: Claim, holding: Holding) -> None:
         _LOG.warning("Returning an address that the claim does not name", claim=str(claim.key), address=holding.name)
