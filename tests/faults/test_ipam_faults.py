@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from services.ipam import api
+from services.runtime.kube.errors import AlreadyExists, ServerError, TooManyRequests
 from services.runtime.kube.resource import Resource
 from tests.support import outside
 from tests.support.kube import NAMESPACES, eventually, manifest
@@ -110,7 +111,19 @@ def kind_of(number):
 
 
 async def create_claims(kube, namespace, count, prefix="c"):
-    await each(count, lambda n: kube.create(*claim(kind_of(n), namespace, f"{prefix}{n}")))
+    async def create(number):
+        # A server that has just started sheds load; a user tries again.
+        while True:
+            try:
+                await kube.create(*claim(kind_of(number), namespace, f"{prefix}{number}"))
+            except AlreadyExists:
+                return
+            except (TooManyRequests, ServerError):
+                await asyncio.sleep(0.1)
+            else:
+                return
+
+    await each(count, create)
 
 
 async def delete_claims(kube, namespace, count, prefix="c"):
