@@ -1,21 +1,7 @@
 """A controller: workers that take keys from a queue, reconcile them and act on the outcome.
 
-Responsible for: the workers, the deadline of a reconcile, the outcome table (`decide`), the fields that follow a
-reconcile into the logs, and the `controller_runtime_*` metrics.
-
-The outcome table, after controller-runtime's `reconcileHandler`:
-
-| a reconcile ends with                          | counted as       | the key                                    |
-|------------------------------------------------|------------------|--------------------------------------------|
-| `None` or `Result()`                           | success          | is forgotten                               |
-| `Result(requeue_after=s)`                      | requeue_after    | is forgotten, comes back after s           |
-| `TerminalError`                                | error, terminal  | is forgotten until its object changes      |
-| an answer of the API server with Retry-After   | error            | comes back after that time                 |
-| `Conflict`                                     | error            | is retried with backoff, logged at debug   |
-| `ReconcileError`, `KubeError`, `OSError`       | error            | is retried with backoff                    |
-| nothing before its deadline                    | error, timeout   | is retried with backoff                    |
-| any other exception: a bug                     | error, panic     | is retried with backoff, traceback logged  |
-| `NotLeader`                                    | not counted      | is forgotten: another process has the work |
+Responsible for: the workers, the deadline of a reconcile, carrying out what `outcome` decides, the fields that follow
+a reconcile into the logs, and the `controller_runtime_*` metrics.
 
 Invariants: an exception never ends a worker. A worker gives the event loop a turn after each reconcile, so that a long
 queue of reconciles that never wait cannot hold up lease renewal and probes.
@@ -24,19 +10,24 @@ Must not know: what a key stands for, caches, leader election beyond the error i
 """
 
 import asyncio
-import dataclasses
-import enum
-import logging
 import random
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
 from typing import Final, Generic, TypeVar
 
 from services.runtime import log, metrics
 from services.runtime.clock import Clock, SystemClock
-from services.runtime.kube import errors
+from services.runtime.outcome import (
+    Cause,
+    DeadlineExceededError,
+    Outcome,
+    ReconcileError,
+    Result,
+    TerminalError,
+    decide,
+)
 from services.runtime.queue import QueueShutDownError, WorkQueue
 
-__all__ = ["Controller", "Outcome", "ReconcileError", "Result", "TerminalError", "decide"]
+__all__ = ["Controller", "ReconcileError", "Result", "TerminalError"]
 
 K = TypeVar("K", bound=Hashable)
 
@@ -82,69 +73,6 @@ _WORKERS = metrics.gauge(
 _ACTIVE = metrics.gauge(
     "controller_runtime_active_workers", "Number of currently used workers per controller.", ("controller",)
 )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Result:
-    """What a reconcile that succeeded wants next: with `requeue_after`, to see its key again after so many seconds."""
-
-    requeue_after: float | None = None
-
-
-class ReconcileError(Exception):
-    """Base of the failures a service expects and names: retried with backoff and logged without a traceback."""
-
-
-class TerminalError(ReconcileError):
-    """A failure that no retry can mend (a spec that cannot be satisfied): the key waits until something changes."""
-
-
-class _DeadlineExceededError(ReconcileError):
-    """The reconcile did not finish before its deadline."""
-
-
-class Cause(enum.Enum):
-    """Why a reconcile failed, as far as metrics and logs tell failures apart."""
-
-    EXPECTED = "expected"
-    TERMINAL = "terminal"
-    TIMEOUT = "timeout"
-    BUG = "bug"
-    NOT_LEADER = "not leader"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Outcome:
-    """What to do with a key after a failure, see the module's table."""
-
-    cause: Cause
-    level: int
-    """Level of the log record, of `logging`."""
-    retry: bool
-    """Whether the key comes back by itself."""
-    retry_after: float | None = None
-    """Seconds the API server asked for, instead of the backoff."""
-
-
-_TABLE: Final[tuple[tuple[tuple[type[BaseException], ...], Outcome], ...]] = (
-    ((errors.NotLeader,), Outcome(Cause.NOT_LEADER, logging.DEBUG, retry=False)),
-    ((TerminalError,), Outcome(Cause.TERMINAL, logging.ERROR, retry=False)),
-    ((_DeadlineExceededError,), Outcome(Cause.TIMEOUT, logging.ERROR, retry=True)),
-    # Somebody else wrote first; the retry reads the new state. Not worth a line in a busy cluster.
-    ((errors.Conflict,), Outcome(Cause.EXPECTED, logging.DEBUG, retry=True)),
-    ((ReconcileError, errors.KubeError, OSError), Outcome(Cause.EXPECTED, logging.WARNING, retry=True)),
-)
-_BUG: Final = Outcome(Cause.BUG, logging.ERROR, retry=True)
-
-
-def decide(error: BaseException) -> Outcome:
-    """Return the row of the outcome table for a reconcile that raised `error`: the first that matches. Pure."""
-    for types, outcome in _TABLE:
-        if isinstance(error, types):
-            if isinstance(error, errors.ApiError) and error.retry_after is not None:
-                return dataclasses.replace(outcome, retry_after=error.retry_after)
-            return outcome
-    return _BUG
 
 
 class Controller(Generic[K]):
@@ -267,7 +195,7 @@ class Controller(Generic[K]):
                 return await self._reconcile(key)
         except TimeoutError as error:
             if deadline.expired():
-                raise _DeadlineExceededError(f"no result within {self._deadline:g} s") from error
+                raise DeadlineExceededError(f"no result within {self._deadline:g} s") from error
             raise
 
     def _succeeded(self, key: K, result: Result | None) -> None:

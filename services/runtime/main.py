@@ -27,7 +27,7 @@ from services.runtime.kube.transport import Client
 from services.runtime.leader import LeaderElector
 from services.runtime.leader_decide import Timing
 from services.runtime.manager import EXIT_OK, EXIT_UNUSABLE, Manager
-from services.runtime.settings import Settings, SettingsError
+from services.runtime.settings import Settings, SettingsError, version
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -84,7 +84,7 @@ def _leave(code: int) -> NoReturn:
 async def _serve(settings: S, build: Callable[[Service[S]], Awaitable[None]]) -> int:
     clock = SystemClock()
     connection = await config.load(settings.kubeconfig)
-    agent = settings.program
+    agent = f"{settings.program}/{version()}"
     async with Client(connection, user_agent=agent) as client, Client(connection, user_agent=agent) as lease_client:
         elector = None
         guarded = client
@@ -93,7 +93,7 @@ async def _serve(settings: S, build: Callable[[Service[S]], Awaitable[None]]) ->
             elector = LeaderElector(lease_client, where, settings.program, clock=clock, timing=timing(settings))
             guarded = client.guarded(elector.check)
         manager = Manager(settings.bind_address, elector=elector, clock=clock)
-        _LOG.info("Starting", program=settings.program, server=connection.url)
+        _LOG.info("Starting", program=settings.program, version=version(), server=connection.url)
         await build(Service(settings, manager, guarded, client, clock))
         return await manager.run()
 

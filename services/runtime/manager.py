@@ -12,7 +12,7 @@ is cancelled, the Lease is released, and last the health server closes.
 
 Invariants: everything runs in one TaskGroup, so a part that crashes ends the process (exit code 1) instead of leaving
 it half alive. The Lease is released only after everything that writes has ended. A lost Lease ends the process at once
-with exit code 1: the kubelet starts a clean one.
+with exit code 1: the kubelet starts a clean one. A part that resists its cancellation cannot hold the process back.
 
 Must not know: what any part does.
 """
@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -45,6 +46,7 @@ EXIT_UNUSABLE: Final = 2
 """The configuration cannot work: a restart will not help."""
 
 _DRAIN_SECONDS: Final = 10.0
+_END_SECONDS: Final = 5.0
 _PROGRESS_SECONDS: Final = 2.0
 _HEARTBEAT_SECONDS: Final = 0.5
 _BLOCKED_SECONDS: Final = 1.0
@@ -95,11 +97,20 @@ class Manager:
         elector: LeaderElector | None = None,
         clock: Clock | None = None,
         drain_seconds: float = _DRAIN_SECONDS,
+        end_seconds: float = _END_SECONDS,
+        abandon: Callable[[int], object] = os._exit,
     ) -> None:
-        """Make a manager; without an elector the process works as if it were the leader."""
+        """Make a manager; without an elector the process works as if it were the leader.
+
+        `drain_seconds` bounds what controllers may take to finish. Parts that have not ended `end_seconds` after they
+        were cancelled are abandoned: `abandon` ends the process with the exit code it is given.
+        """
         self._clock = clock or SystemClock()
         self._elector = elector
         self._drain_seconds = drain_seconds
+        self._end_seconds = end_seconds
+        self._abandon = abandon
+        self._ending: asyncio.TimerHandle | None = None
         self._health = HealthServer(bind_address)
         self._health.add_readiness("running", lambda: "shutting down" if self._stop.is_set() else True)
         self._reflectors: list[Reflector] = []
@@ -155,13 +166,13 @@ class Manager:
             _LOG.error("Cannot start", error=str(error))
             return EXIT_UNUSABLE
         _LOG.info("Serving probes and metrics", address=str(self.address))
-        try:
-            with self._signals():
+        with self._signals():
+            try:
                 return await self._run_parts()
-        finally:
-            if self._elector is not None:
-                await self._elector.release()
-            await self._health.close()
+            finally:
+                if self._elector is not None:
+                    await self._elector.release()
+                await self._health.close()
 
     async def _run_parts(self) -> int:
         code = EXIT_OK
@@ -172,10 +183,14 @@ class Manager:
                 await self._stop.wait()
                 starter.cancel()
                 await self._drain()
+                self._expect_the_end()
                 for task in self._tasks:
                     task.cancel()
         except* Exception:  # noqa: BLE001 - whatever it was has been logged where it happened
             code = EXIT_FAILED
+        finally:
+            if self._ending is not None:
+                self._ending.cancel()
         _LOG.info("Stopped", code=code)
         return code
 
@@ -194,7 +209,7 @@ class Manager:
             self._spawn(group, part)
 
     def _spawn(self, group: asyncio.TaskGroup, part: _Part) -> asyncio.Task[None]:
-        task = group.create_task(_supervised(part), name=part.name)
+        task = group.create_task(self._supervised(part), name=part.name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -249,6 +264,28 @@ class Manager:
             if lag > _BLOCKED_SECONDS:
                 _LOG.warning("The event loop was blocked", seconds=round(lag, 3))
 
+    async def _supervised(self, part: _Part) -> None:
+        """Run a part; log what ends it. The exception goes on to the TaskGroup, which ends the process."""
+        try:
+            await part.run()
+        except _LeadershipLostError:
+            self._expect_the_end()
+            raise
+        except Exception as error:
+            _LOG.exception("A part of the process crashed", part=part.name, error=error)
+            self._expect_the_end()
+            raise
+
+    def _expect_the_end(self) -> None:
+        """Bound the time that cancelled parts take: one that does not end would keep a useless process alive."""
+        if self._ending is None:
+            self._ending = asyncio.get_running_loop().call_later(self._end_seconds, self._abandon_parts)
+
+    def _abandon_parts(self) -> None:
+        running = sorted(task.get_name() for task in self._tasks if not task.done())
+        _LOG.error("Parts of the process do not end, leaving without them", parts=running)
+        self._abandon(EXIT_FAILED)
+
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
@@ -260,17 +297,6 @@ class Manager:
         finally:
             for number in wanted:
                 loop.remove_signal_handler(number)
-
-
-async def _supervised(part: _Part) -> None:
-    """Run a part; log what ends it. The exception goes on to the TaskGroup, which ends the process."""
-    try:
-        await part.run()
-    except _LeadershipLostError:
-        raise
-    except Exception as error:
-        _LOG.exception("A part of the process crashed", part=part.name, error=error)
-        raise
 
 
 def _forever(run: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:

@@ -14,9 +14,21 @@ import argparse
 import dataclasses
 import importlib.metadata
 import os
-import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Final, NamedTuple, NoReturn, Self, TypeVar, get_args, get_type_hints
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Final, NoReturn, Self, TypeVar, get_args, get_type_hints
+
+from services.runtime.flags import (
+    Address,
+    Flag,
+    Parser,
+    address,
+    boolean,
+    choice,
+    duration,
+    namespace,
+    text,
+    whole,
+)
 
 __all__ = [
     "Address",
@@ -30,125 +42,16 @@ __all__ = [
     "duration",
     "namespace",
     "text",
+    "version",
     "whole",
 ]
 
 _PREFIX: Final = "GROUNDWORK_"
-_DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_UNITS: Final[Mapping[str, float]] = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "": 1.0}
-_DURATION: Final = re.compile(r"\d+(\.\d+)?|(\d+(\.\d+)?(h|ms|m|s))+")
-_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|)")
-_MAX_PORT: Final = 65535
 _DEBUG_VERBOSITY: Final = 4  # Kubernetes' logging conventions: V(4) is debug
 
 
 class SettingsError(Exception):
     """A setting cannot be used; the text is the line to show. The process exits with code 2."""
-
-
-class Address(NamedTuple):
-    """Where a server listens. An empty host means every address, port 0 one that the kernel picks."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        """Return host:port, with brackets around an IPv6 address."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Parser:
-    """Turns the text of a setting into its value, or raises ValueError; `expects` completes "expected ..."."""
-
-    parse: Callable[[str], Any]
-    expects: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Flag:
-    """Annotation of a field: how it shows on the command line.
-
-    With `boolean` as parser the flag is a pair, `--x` and `--no-x`. `aliases` are whole flags (`--other-name`). The
-    values of a repeatable flag become a tuple.
-    """
-
-    help: str
-    parser: Parser
-    metavar: str = "VALUE"
-    aliases: tuple[str, ...] = ()
-    repeatable: bool = False
-
-
-def whole(minimum: int, maximum: int) -> Parser:
-    """Expect a whole number within two bounds."""
-
-    def parse(value: str) -> int:
-        number = int(value)
-        if not minimum <= number <= maximum:
-            raise ValueError
-        return number
-
-    return Parser(parse, f"a whole number from {minimum} to {maximum}")
-
-
-def choice(*allowed: str) -> Parser:
-    """Expect one of a few words, in any case."""
-
-    def parse(value: str) -> str:
-        folded = value.lower()
-        if folded not in allowed:
-            raise ValueError
-        return folded
-
-    return Parser(parse, f"one of {', '.join(allowed)}")
-
-
-def _parse_text(value: str) -> str:
-    if not value:
-        raise ValueError
-    return value
-
-
-def _parse_boolean(value: str) -> bool:
-    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-    if value.lower() not in words:
-        raise ValueError
-    return words[value.lower()]
-
-
-def _parse_namespace(value: str) -> str:
-    if not _DNS_LABEL.fullmatch(value):
-        raise ValueError
-    return value
-
-
-def _parse_address(value: str) -> Address:
-    host, colon, port = value.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > _MAX_PORT:
-        raise ValueError
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ValueError
-    return Address(host, int(port))
-
-
-def _parse_duration(value: str) -> float:
-    if not _DURATION.fullmatch(value):
-        raise ValueError
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(value))
-    if seconds <= 0:
-        raise ValueError
-    return seconds
-
-
-text: Final = Parser(_parse_text, "a text that is not empty")
-boolean: Final = Parser(_parse_boolean, "true or false")
-namespace: Final = Parser(_parse_namespace, "the name of a namespace (a DNS label)")
-duration: Final = Parser(_parse_duration, "a duration above zero such as 15s, 500ms or 1m30s")
-"""Seconds, written as Go and Kubernetes write durations; a number without a unit counts as seconds."""
-address: Final = Parser(_parse_address, "HOST:PORT, [IPV6]:PORT or :PORT")
 
 
 _EVERYWHERE: Final = Address("0.0.0.0", 8080)  # noqa: S104 - probes and scrapes come from outside the pod
@@ -300,7 +203,7 @@ def _command_line(kind: type[Settings], flags: Mapping[str, Flag]) -> argparse.A
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version()}")
     for name, declared in flags.items():
         names = (f"--{name.replace('_', '-')}", *declared.aliases)
         shown = declared.help.replace("%", "%%")
@@ -324,7 +227,8 @@ def _command_line(kind: type[Settings], flags: Mapping[str, Flag]) -> argparse.A
     return parser
 
 
-def _version() -> str:
+def version() -> str:
+    """Return the version of the installed distribution."""
     try:
         return importlib.metadata.version("groundwork")
     except importlib.metadata.PackageNotFoundError:  # a checkout that was not installed

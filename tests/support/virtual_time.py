@@ -6,6 +6,7 @@ trio's MockClock with autojump_threshold=0.
 """
 
 import asyncio
+import contextlib
 import functools
 import selectors
 from datetime import UTC, datetime, timedelta
@@ -55,10 +56,18 @@ class _JumpingSelector(selectors.BaseSelector):
 
 
 class LoopClock:
-    """A `Clock` that shows the running loop's time."""
+    """A `Clock` that shows the running loop's time, and goes on showing the last one's when that has ended.
+
+    (Metrics of objects that a test has left behind are computed whenever somebody asks.)
+    """
+
+    def __init__(self):
+        self._loop = None
 
     def monotonic(self):
-        return asyncio.get_running_loop().time()
+        with contextlib.suppress(RuntimeError):
+            self._loop = asyncio.get_running_loop()
+        return self._loop.time() if self._loop is not None else 0.0
 
     def now(self):
         return START + timedelta(seconds=self.monotonic())

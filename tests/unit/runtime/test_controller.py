@@ -6,9 +6,10 @@ import logging
 import pytest
 
 from services.runtime import log, metrics
-from services.runtime.controller import Cause, Controller, ReconcileError, Result, TerminalError, decide
+from services.runtime.controller import Controller, ReconcileError, Result, TerminalError
 from services.runtime.kube import errors
 from services.runtime.kube.objects import ObjectKey
+from services.runtime.outcome import Cause, decide
 from tests.support.virtual_time import LoopClock, settle, virtual_time
 
 

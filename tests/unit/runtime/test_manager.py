@@ -416,6 +416,34 @@ async def test_a_lease_lost_during_the_drain_ends_it_with_exit_code_1():
         assert await task == 1
 
 
+@pytest.mark.parametrize("ends_by", ["stop", "lost lease"])
+async def test_a_part_that_does_not_end_is_abandoned_and_named(logged, ends_by):
+    async def stubborn():
+        running.set()
+        while not may_end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await may_end.wait()
+
+    def abandon(code):
+        codes.append(code)
+        may_end.set()
+
+    running, may_end, codes = asyncio.Event(), asyncio.Event(), []
+    elector = Elector()
+    manager = Manager(LOOPBACK, elector=elector, end_seconds=0.05, abandon=abandon)
+    manager.add_runnable("stubborn", stubborn, needs_leader=False)
+    async with started(manager) as task:
+        await running.wait()
+        if ends_by == "stop":
+            manager.stop("test")
+        else:
+            elector.lose.set()
+        assert await task == (0 if ends_by == "stop" else 1)
+    assert codes == [1]
+    (record,) = (record for record in logged() if record["level"] == "error")
+    assert record["parts"] == ["stubborn"]
+
+
 # -- heartbeat
 
 
