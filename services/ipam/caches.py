@@ -1,7 +1,9 @@
 """The local copies of everything the allocator looks at, and how their changes reach the ledger and the queues.
 
-Responsible for: one store per resource with its indexes; translating store events into ledger changes and into keys to look at.
-Invariant: after a handler ran, the ledger agrees with the stores; a key is queued whenever something its decision depends on changed.
+Responsible for: one store per resource with its indexes; translating store events into ledger changes and into keys
+to look at.
+Invariant: after a handler ran, the ledger agrees with the stores; a key is queued whenever something that its decision
+depends on changed.
 Must not know: what is decided about a key.
 """
 
@@ -22,7 +24,7 @@ from services.runtime.cache.store import Store
 from services.runtime.kube.objects import KubeObject, ObjectKey, view
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from services.ipam.ledger import Ledger
 
@@ -48,10 +50,16 @@ class Caches:
     """Stores, and the subscriptions that feed `ledger`, `queue_claim` and `queue_pool`."""
 
     def __init__(
-        self, ledger: Ledger, queue_claim: Callable[[ClaimKey], None], queue_pool: Callable[[PoolKey], None]
+        self,
+        ledger: Ledger,
+        queue_claim: Callable[[ClaimKey], None],
+        queue_pool: Callable[[PoolKey], None],
+        namespaces: Collection[str] = (),
     ) -> None:
+        """`namespaces`: those that are watched, none for all; claims of others belong to other replicas."""
         self.ledger = ledger
-        self._queue_claim = queue_claim
+        self._namespaces = frozenset(namespaces)
+        self._add_claim = queue_claim
         self._queue_pool = queue_pool
         self._sequence = itertools.count()
         self.arrivals: dict[ClaimKey, int] = {}
@@ -91,6 +99,11 @@ class Caches:
     def claim(self, key: ClaimKey) -> KubeObject | None:
         """Claim object by key."""
         return self.claims[key.kind].get(ObjectKey(key.namespace, key.name))
+
+    def _queue_claim(self, key: ClaimKey) -> None:
+        # Reservations are cluster-scoped: some are held by claims that this process cannot see.
+        if not self._namespaces or key.namespace in self._namespaces:
+            self._add_claim(key)
 
     def _reservation_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         before = kinds.read_reservation(old) if old is not None else None

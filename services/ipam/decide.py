@@ -232,6 +232,6 @@ def _with_prefix(pool: Pool, claim: Claim, at: int) -> Decision:
     span = pool.state.space.range_of(at)
     if claim.key.kind == CAPI and (span is None or span.prefix is None):
         where = "its range" if span is None else f"spec.pools[{span.index}]"
-        message = f"{pool.state.key}: {where} has no prefix, which a Cluster API address needs: set it, or spec.prefix"
+        message = f"{pool.state.key}: {where} has no prefix, which a Cluster API address needs"
         return Refuse(api.ALLOCATION_FAILED, "PrefixMissing", message)
     return Bind(at)

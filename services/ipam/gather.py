@@ -1,8 +1,8 @@
 """Reading the stores and the ledger into one value about one claim.
 
 Responsible for: finding everything that `decide` asks for, through indexes only.
-Invariant: nothing is awaited, so all parts of a World are of one moment, and what is decided from it can be marked in the ledger before
-anything else runs.
+Invariant: nothing is awaited, so all parts of a World are of one moment, and what is decided from it can be marked in
+the ledger before anything else runs.
 Must not know: what is decided.
 """
 

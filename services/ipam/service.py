@@ -50,7 +50,7 @@ async def build(service: Service[IpamSettings]) -> None:
     def pool_touched(key: PoolKey) -> None:
         pools.queue.add_after(key, STATUS_DEBOUNCE_SECONDS)
 
-    caches = Caches(Ledger(queue_claim, pool_touched), queue_claim, queue_pool)
+    caches = Caches(Ledger(queue_claim, pool_touched), queue_claim, queue_pool, settings.watch_namespace)
     reservations = ReservationWriter(service.client, caches, clock, sticky_limit=settings.sticky_limit)
     claim_reconciler = ClaimReconciler(
         service.client,
