@@ -1,8 +1,8 @@
 """The live numbers of one pool: its free addresses, what is released, and who waits.
 
 Responsible for: keeping them right while addresses of the domain change state, at O(log n) a change.
-Invariants: total = used + free + reserved + cooling, none negative; an address is in a free set exactly when nothing takes it, the
-pool may give it and it is not pre-allocated.
+Invariants: total = used + free + reserved + cooling, none negative; an address is in a free set exactly when nothing
+takes it, the pool may give it and it is not pre-allocated.
 Must not know: why an address changed state, other pools.
 """
 
@@ -15,7 +15,7 @@ from sortedcontainers import SortedList
 from services.ipam import intervals
 from services.ipam.api import AddressCounts
 from services.ipam.intervals import FreeSet, Interval
-from services.ipam.slots import Use
+from services.ipam.slots import OBTAINABLE, Use
 
 if TYPE_CHECKING:
     import random
@@ -38,12 +38,9 @@ class PoolState:
         self.held: set[int] = set()
         """Addresses held through this pool, in its ranges or not."""
         self.waiting: SortedList[tuple[str, int, ClaimKey]] = SortedList()
-        self.reset()
-
-    def reset(self) -> None:
-        """Start over with nothing taken."""
-        pre = [Interval(at, at) for at in self.space.pre_allocated]
-        self.free = [FreeSet(intervals.subtract(r.assignable.intervals, pre)) for r in self.space.ranges]
+        pre = [Interval(at, at) for at in space.pre_allocated]
+        self.free = [FreeSet(intervals.subtract(r.assignable.intervals, pre)) for r in space.ranges]
+        """For each range what nothing takes, pre-allocated addresses left out."""
         self.fresh = sum(f.count for f in self.free)
         self.released: SortedList[tuple[float, int]] = SortedList()
         self.used = 0
@@ -53,41 +50,48 @@ class PoolState:
 
     @property
     def available(self) -> int:
-        """Addresses that any claim could get now: never used or released, cooling ones included (they are cut short)."""
+        """Addresses that any claim could get now: never used, or released (cooling ones can be cut short)."""
         return self.fresh + len(self.released)
 
-    def _take(self, at: int) -> None:
-        for free in self.free:
-            if free.remove(at):
-                self.fresh -= 1
-                return
+    def hold(self, at: int) -> None:
+        """Account for an address that is now held through this pool."""
+        self.held.add(at)
+        self.out_of_range += not self.space.is_assignable(at)
 
-    def _give(self, at: int) -> None:
-        for item, free in zip(self.space.ranges, self.free, strict=True):
-            if at in item.assignable:
-                self.fresh += free.add(at)
-                return
+    def let_go(self, at: int) -> None:
+        """Account for an address that is no longer held through this pool."""
+        self.held.remove(at)
+        self.out_of_range -= not self.space.is_assignable(at)
 
-    def move(self, at: int, before: Summary, after: Summary) -> None:
-        """Account for an address whose state changed; O(log n)."""
-        if not self.space.is_assignable(at):
-            return
+    def move(self, at: int, before: Summary, after: Summary) -> bool:
+        """Account for an address whose state changed, at O(log n); True when that makes it obtainable for any claim."""
+        place = self.space.place_of(at)
+        if place is None:
+            return False
         pre_allocated = at in self.space.pre_allocated
-        for summary, step in ((before, -1), (after, 1)):
-            match summary.use:
-                case Use.HELD:
-                    self.used += step
-                    self.pre_allocated_taken += step if pre_allocated else 0
-                case Use.ADMIN:
-                    self.admin += step
-                    self.pre_allocated_taken += step if pre_allocated else 0
-                case Use.RELEASED if not pre_allocated:
-                    entry = (summary.reusable_at, at)
-                    self.released.remove(entry) if step < 0 else self.released.add(entry)
-                case _:
-                    pass
-        if not pre_allocated and (before.use is Use.FREE) != (after.use is Use.FREE):
-            self._take(at) if before.use is Use.FREE else self._give(at)
+        self._count(at, before, -1, pre_allocated=pre_allocated)
+        self._count(at, after, 1, pre_allocated=pre_allocated)
+        if pre_allocated:
+            return False
+        if before.use is Use.FREE:
+            self.fresh -= self.free[place].remove(at)
+        elif after.use is Use.FREE:
+            self.fresh += self.free[place].add(at)
+        return after.use in OBTAINABLE and before.use not in OBTAINABLE
+
+    def _count(self, at: int, summary: Summary, step: int, *, pre_allocated: bool) -> None:
+        """Count an address in a state, or with step -1 no longer."""
+        if summary.use is Use.HELD:
+            self.used += step
+        elif summary.use is Use.ADMIN:
+            self.admin += step
+        else:
+            if summary.use is Use.RELEASED and not pre_allocated:
+                change = self.released.add if step > 0 else self.released.remove
+                change((summary.reusable_at, at))
+            return
+        if pre_allocated:
+            self.pre_allocated_taken += step
 
     def counts(self, now: float) -> AddressCounts:
         """Numbers for status and metrics at a moment, saturating at 2**63 - 1."""

@@ -25,6 +25,10 @@ class Use(Enum):
     """Kept for the claim that had it last; others may have it when nothing else is free."""
 
 
+OBTAINABLE = (Use.FREE, Use.RELEASED)
+"""What a claim that wants no certain address may get."""
+
+
 class Reservation(NamedTuple):
     """An IPReservation as the ledger sees it."""
 
@@ -62,12 +66,14 @@ FREE = Summary(Use.FREE)
 class Slot:
     """All that is known of one taken address."""
 
-    __slots__ = ("holdings", "pending", "reservation")
+    __slots__ = ("holdings", "pending", "reservation", "state")
 
     def __init__(self) -> None:
         self.reservation: Reservation | None = None
         self.holdings: tuple[Holding, ...] = ()
         self.pending: tuple[ClaimKey, PoolKey] | None = None
+        self.state = FREE
+        """`summary()` as last carried into the pools."""
 
     def summary(self) -> Summary:
         """State for accounting; an IPAddress or a pick outweighs a released reservation."""
@@ -87,6 +93,13 @@ class Slot:
         found = {holding.claim for holding in self.holdings}
         if self.reservation is not None and self.reservation.use is Use.HELD and self.reservation.claim is not None:
             found.add(self.reservation.claim)
+        return found
+
+    def pools(self) -> set[PoolKey]:
+        """Every pool through which a claim holds the address."""
+        found = {holding.pool for holding in self.holdings}
+        if self.reservation is not None and self.reservation.use is Use.HELD and self.reservation.pool is not None:
+            found.add(self.reservation.pool)
         return found
 
     def holder(self) -> str:

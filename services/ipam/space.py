@@ -221,13 +221,16 @@ class PoolSpace:
 
     def _read_span(self, where: str, entry: PoolRange, span: Interval, limit: Interval) -> Interval | None:
         """Check a span against the subnet it must lie in; of one that sticks out, the part inside is served."""
-        first, last = max(span.first, limit.first), min(span.last, limit.last)
-        if entry.subnet and (first, last) != span:
-            for field, value, at in (("start", entry.start, span.first), ("end", entry.end, span.last)):
-                if not limit.first <= at <= limit.last:
-                    self._problem(f"{where}.{field}", value, f"an address of subnet {entry.subnet}")
-        elif span.first > span.last:
+        outside = [
+            (field, value)
+            for field, value, at in (("start", entry.start, span.first), ("end", entry.end, span.last))
+            if entry.subnet and not limit.first <= at <= limit.last
+        ]
+        for field, value in outside:
+            self._problem(f"{where}.{field}", value, f"an address of subnet {entry.subnet}")
+        if span.first > span.last and not outside:
             self._problem(f"{where}.end", entry.end, f"an address not below start {intervals.text(span.first)}")
+        first, last = max(span.first, limit.first), min(span.last, limit.last)
         return Interval(first, last) if first <= last else None
 
     def _prefix(self, at: int, candidates: list[tuple[str, int | None]], *, default: int | None) -> int | None:
