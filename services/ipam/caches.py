@@ -92,6 +92,11 @@ class Caches:
         """Place of a claim among those that wait: creation time, then order of arrival."""
         return (obj.metadata.creationTimestamp or "", self.arrivals.get(key, 0))
 
+    def group_of(self, key: ClaimKey) -> PoolKey | None:
+        """Pool that a claim asks for: claims are worked on by pools in turn. None when it is gone or not ours."""
+        obj = self.claim(key)
+        return kinds.read_claim(key.kind, obj).pool if obj is not None else None
+
     def pool(self, key: PoolKey) -> KubeObject | None:
         """Pool object by key."""
         return self.pools[key.kind].get(ObjectKey(key.namespace, key.name))

@@ -64,7 +64,13 @@ async def build(service: Service[IpamSettings]) -> None:
     pool_reconciler = PoolReconciler(
         service.client, caches, reservations, events, clock, sticky_seconds=settings.sticky_seconds
     )
-    claims = Controller("ipam-claim", claim_reconciler.reconcile, workers=settings.workers, clock=clock)
+    claims = Controller(
+        "ipam-claim",
+        claim_reconciler.reconcile,
+        workers=settings.workers,
+        clock=clock,
+        group=caches.group_of,  # ten thousand claims of one pool do not delay the one claim of another
+    )
     pools = Controller("ipam-pool", pool_reconciler.reconcile, workers=2, clock=clock)
     caches.subscribe()
 

@@ -89,6 +89,7 @@ class Controller(Generic[K]):
         workers: int = 1,
         deadline: float = DEFAULT_DEADLINE,
         clock: Clock | None = None,
+        group: Callable[[K], Hashable] | None = None,
     ) -> None:
         """Make a controller; `reconcile` brings the object of one key closer to what it should be.
 
@@ -97,7 +98,7 @@ class Controller(Generic[K]):
         """
         self.name = name
         self.workers = workers
-        self.queue: WorkQueue[K] = WorkQueue(name, clock)
+        self.queue: WorkQueue[K] = WorkQueue(name, clock, group=group)
         self._reconcile = reconcile
         self._deadline = deadline
         self._monotonic = (clock or SystemClock()).monotonic

@@ -1,7 +1,7 @@
 """The work queue between watch handlers and workers, with the semantics of client-go's workqueue.
 
-Responsible for: deduplication, order (first in, first out), delayed adds, per-key exponential backoff, shut down, and
-the `workqueue_*` metrics.
+Responsible for: deduplication, order (first in, first out; groups in turn), delayed adds, per-key exponential backoff,
+shut down, and the `workqueue_*` metrics.
 
 Invariants:
 - A key is handed to one worker at a time. A key that is added while a worker has it is handed out once more after
@@ -20,11 +20,12 @@ import heapq
 import random
 import weakref
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Final, Generic, TypeVar
 
 from services.runtime import metrics
 from services.runtime.clock import Clock, SystemClock
+from services.runtime.fair import FairQueue
 
 __all__ = ["BASE_DELAY", "MAX_DELAY", "QueueShutDownError", "WorkQueue", "backoff"]
 
@@ -86,12 +87,22 @@ class WorkQueue(Generic[K]):
     The life of a key: `add` -> `get` -> (the worker works) -> `forget` or `add_rate_limited` -> `done`.
     """
 
-    def __init__(self, name: str, clock: Clock | None = None, *, controller: str | None = None) -> None:
-        """Make an empty queue; `name` and `controller` (default: the name) become metric labels."""
+    def __init__(
+        self,
+        name: str,
+        clock: Clock | None = None,
+        *,
+        controller: str | None = None,
+        group: Callable[[K], Hashable] | None = None,
+    ) -> None:
+        """Make an empty queue; `name` and `controller` (default: the name) become metric labels.
+
+        With `group`, the groups of the keys that are ready take turns; without it, first in is first out.
+        """
         self.name = name
         self._clock = clock or SystemClock()
         self._monotonic = self._clock.monotonic
-        self._ready: deque[K] = deque()
+        self._ready: FairQueue[K] = FairQueue(group)
         self._dirty: dict[K, float] = {}  # keys that need work -> when they were first added
         self._processing: dict[K, float] = {}  # keys a worker has -> since when
         self._failures: dict[K, int] = {}
