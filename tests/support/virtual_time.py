@@ -8,6 +8,7 @@ trio's MockClock with autojump_threshold=0.
 import asyncio
 import contextlib
 import functools
+import random
 import selectors
 from datetime import UTC, datetime, timedelta
 
@@ -76,8 +77,9 @@ class LoopClock:
         await asyncio.sleep(max(0.0, seconds))
 
 
-def run(coroutine):
-    """Run to the end in virtual time."""
+def run(coroutine, *, seed=0):
+    """Run to the end in virtual time; the jitter is the same each time, so that the same code gives the same answer."""
+    random.seed(seed)
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(coroutine)
 
