@@ -234,10 +234,9 @@ class Store(Generic[T]):
             return True
         if level < gone.version:
             return False
-        same = obj.metadata.uid == gone.uid
-        if not same or type_ == DELETED:
+        if type_ == DELETED:
             del self._gone[key]
-        return not same
+        return obj.metadata.uid != gone.uid
 
     def _hide_gone(self, listed: dict[ObjectKey, T], level: int, scope: str) -> None:
         """Take out of a list what we know to be deleted, and forget deletions that the list confirms.

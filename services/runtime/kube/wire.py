@@ -69,6 +69,7 @@ class Wire:
         if self._session is not None:
             await self._session.close()
             self._session = None
+            await asyncio.sleep(0)  # an aborted transport closes its socket in the next turn of the loop
 
     async def send(
         self,
@@ -128,7 +129,7 @@ class Wire:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _failure(error, "GET", path) from error
         finally:
-            response.close()
+            _abort(response)
 
     async def _request(
         self,
@@ -148,7 +149,7 @@ class Wire:
         authorization = connection.authorization
         response = await self._exchange(method, path, body, self._prepared(content_type, accept, extra), limit)
         if response.status == UNAUTHORIZED:
-            response.close()
+            _abort(response)
             if await connection.renew(authorization, force=True):
                 return await self._exchange(method, path, body, self._prepared(content_type, accept, extra), limit)
             raise from_status(UNAUTHORIZED, b"")
@@ -226,6 +227,13 @@ class Wire:
             observe = DURATION.labels(method).observe
             self._observers[method] = observe
         observe(seconds)
+
+
+def _abort(response: aiohttp.ClientResponse) -> None:
+    """Drop a connection without the farewell of TLS, for which a peer that stalls would be waited for."""
+    if response.connection is not None and response.connection.transport is not None:
+        response.connection.transport.abort()
+    response.close()
 
 
 def _failure(error: Exception, method: str, path: str) -> ConnectionFailed:
