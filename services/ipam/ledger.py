@@ -307,16 +307,15 @@ class Ledger:
 
     def _note_conflict(self, domain: Domain, at: int, slot: Slot) -> None:
         """Keep `domain.conflicts` in step with a slot that two claims hold, or no longer do."""
-        claims = slot.claims()
-        known = domain.conflicts.pop(at, None)
-        pools = domain.disputed.pop(at, set())
+        claims, pools = slot.claims(), slot.pools()
+        known = domain.conflicts.pop(at, None), domain.disputed.pop(at, set())
         if len(claims) > 1:
-            domain.conflicts[at] = claims
-            domain.disputed[at] = slot.pools()
-            pools = pools | domain.disputed[at]
-            if claims == known and pools == domain.disputed[at]:
+            domain.conflicts[at], domain.disputed[at] = claims, pools
+            if known == (claims, pools):
                 return
-        for key in pools:
+        elif known[0] is None:
+            return
+        for key in pools | known[1]:
             if key in self.pools:
                 self._touched(key)
 
