@@ -111,9 +111,9 @@ def differs(wanted: KubeObject, existing: KubeObject) -> str:
 
 
 def _comparable(obj: KubeObject) -> dict[str, Any]:
+    """Spec by field, with the definitions' defaults where it says nothing."""
     spec = view(portable(obj).spec, spec_type(obj))
-    plain: dict[str, Any] = msgspec.to_builtins(spec)
-    return plain
+    return {field.encode_name: getattr(spec, field.name) for field in msgspec.structs.fields(spec)}
 
 
 def _is_pool(obj: KubeObject) -> bool:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import yaml
+from msgspec import Raw
 
 from services.ipam import api, kinds
 from services.ipam.caches import pool_key, read_pool_spec
 from services.ipam.slots import Use
 from services.ipam.space import PoolSpace, Spans
-from services.runtime.kube.objects import KubeObject, ObjectMeta, encode, raw
+from services.runtime.kube.objects import KubeObject, ObjectMeta, encode
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -96,7 +97,7 @@ def portable(obj: KubeObject) -> KubeObject:
             annotations=annotations or None,
             finalizers=tuple(f for f in meta.finalizers if f not in api.GARBAGE_COLLECTOR_FINALIZERS),
         ),
-        spec=raw(spec),
+        spec=Raw(msgspec.json.encode(spec, order="sorted")),  # so that equal objects are equal byte for byte
     )
 
 
