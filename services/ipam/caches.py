@@ -180,7 +180,7 @@ class Caches:
                 self._queue_waiting(pool)
 
     def _queue_waiting(self, pool: PoolKey) -> None:
-        """Queue the claims that ask for a pool and have no address yet, oldest first."""
+        """Queue the claims that a pool has yet to serve or to release, oldest first."""
         waiting: list[tuple[tuple[str, int], ClaimKey]] = []
         for kind, claims in self.claims.items():
             for obj in claims.by_index("waiting", pool):
@@ -212,7 +212,7 @@ def _pool_cluster(obj: KubeObject) -> tuple[ObjectKey, ...]:
 def _waits_for(kind: str) -> Callable[[KubeObject], tuple[PoolKey, ...]]:
     def index(obj: KubeObject) -> tuple[PoolKey, ...]:
         claim = kinds.read_claim(kind, obj)
-        return (claim.pool,) if claim.pool is not None and not claim.bound else ()
+        return (claim.pool,) if claim.pool is not None and (obj.deleting or not claim.bound) else ()
 
     return index
 

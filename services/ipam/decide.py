@@ -150,6 +150,8 @@ def _deleted(world: World, claim: Claim) -> Decision:
         return Leave("it is being deleted and holds nothing")
     if claim.foreign_finalizers:
         return Leave(f"it is being deleted but still used: {', '.join(claim.foreign_finalizers)}")
+    if world.pool is not None and world.pool.paused:
+        return Leave("it is being deleted and its pool is paused")
     return Release()
 
 
