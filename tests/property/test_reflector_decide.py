@@ -1,5 +1,7 @@
 """The reflector's table over any sequence of outcomes."""
 
+from typing import NamedTuple
+
 from hypothesis import given, strategies
 
 from services.runtime.cache.decide import (
@@ -22,67 +24,77 @@ from services.runtime.cache.decide import (
 from services.runtime.kube.objects import version
 
 SPREADS = strategies.floats(min_value=0, max_value=1, exclude_max=True)
-STEPS = strategies.integers(min_value=0, max_value=100)
-RETRY_AFTER = strategies.none() | strategies.floats(min_value=0.001, max_value=1e6)
-TROUBLES = strategies.sampled_from(Trouble)
 
 
-@strategies.composite
-def outcome_of(draw, action, last, populated):
+class Chance(NamedTuple):
+    """What decides how an action turns out; which of it counts depends on the action."""
+
+    trouble: Trouble | None
+    progress: int
+    retry_after: float | None
+    flag: bool
+    spread: float
+
+
+CHANCES = strategies.builds(
+    Chance,
+    strategies.none() | strategies.sampled_from(Trouble),
+    strategies.integers(min_value=0, max_value=100),
+    strategies.none() | strategies.floats(min_value=0.001, max_value=1e6),
+    strategies.booleans(),
+    SPREADS,
+)
+
+
+def outcome_of(action, chance, *, populated):
     """Something that can come of an action; versions grow within a watch and go anywhere in a list."""
     match action:
         case Pause():
-            return Resumed(draw(strategies.booleans()) and action.until_change)
+            return Resumed(changed=chance.flag and action.until_change)
+        case List() if chance.trouble is None:
+            return Listed(str(chance.progress + 1))
         case List():
-            failed = strategies.builds(
-                ListFailed, TROUBLES, populated=strategies.just(populated), retry_after=RETRY_AFTER
-            )
-            return draw(failed | strategies.builds(Listed, STEPS.map(lambda number: str(number + 1))))
+            return ListFailed(chance.trouble, populated, chance.retry_after)
         case Watch(resource_version=resource_version):
-            delivered = draw(strategies.booleans())
-            end = str(int(resource_version) + draw(STEPS)) if delivered else resource_version
-            return WatchEnded(end, delivered, draw(strategies.none() | TROUBLES), draw(RETRY_AFTER))
+            end = int(resource_version) + (chance.progress if chance.flag else 0)
+            return WatchEnded(str(end), chance.flag, chance.trouble, chance.retry_after)
 
 
-@given(strategies.data())
-def test_whatever_happens_the_invariants_hold(data):
+@given(strategies.lists(CHANCES, max_size=60))
+def test_whatever_happens_the_invariants_hold(chances):
     state, action = step(State(), Resumed(), 0.0)
     last = None  # the version up to which the store was told, None before a list
     populated = False
     unserved = 0
-    for _ in range(data.draw(strategies.integers(1, 40))):
-        outcome = data.draw(outcome_of(action, last, populated))
-        previous, (state, action) = action, step(state, outcome, data.draw(SPREADS))
+    for chance in chances:
+        outcome = outcome_of(action, chance, populated=populated)
+        previous, (state, action) = action, step(state, outcome, chance.spread)
 
-        if isinstance(outcome, Listed):
-            last, populated = version(outcome.resource_version), data.draw(strategies.booleans())
-        elif isinstance(outcome, WatchEnded):
-            assert version(outcome.resource_version) >= last
-            last = version(outcome.resource_version)
-        if isinstance(outcome, ListFailed):
-            unserved = unserved + 1 if outcome.trouble is Trouble.UNSERVED else 0
-        elif isinstance(outcome, Listed):
-            unserved = 0
+        match outcome:
+            case Listed():
+                last, populated, unserved = version(outcome.resource_version), chance.flag, 0
+            case ListFailed():
+                unserved = unserved + 1 if outcome.trouble is Trouble.UNSERVED else 0
+            case WatchEnded():
+                last = version(outcome.resource_version)
 
         if isinstance(action, Watch):
             assert version(action.resource_version) == last, "a watch resumes exactly where the store is"
         if isinstance(action, Pause):
-            bound = MAX_DELAY
-            if getattr(outcome, "retry_after", None) is not None:
-                bound = RETRY_AFTER_LIMIT + BASE_DELAY
-                assert action.seconds >= min(outcome.retry_after, RETRY_AFTER_LIMIT), "the server's wish wins"
+            retry_after = getattr(outcome, "retry_after", None)
+            if retry_after is None:
+                assert MIN_DELAY <= action.seconds <= MAX_DELAY
             else:
-                assert action.seconds >= MIN_DELAY
-            assert action.seconds <= bound
+                wished = min(retry_after, RETRY_AFTER_LIMIT)
+                assert wished <= action.seconds <= wished + BASE_DELAY, "the server's wish wins"
             if action.clear:
                 assert unserved >= UNSERVED_LIMIT or not populated, "a store is not emptied lightly"
                 populated = False
         elif isinstance(previous, Watch):
-            gave = isinstance(outcome, WatchEnded) and outcome.delivered
             expired = outcome.trouble in {Trouble.EXPIRED, Trouble.REWOUND}
-            assert gave or (expired and action == List()), "no reconnection without a delay or something delivered"
-        if isinstance(previous, List) and not isinstance(outcome, Listed):
-            assert isinstance(action, Pause), "a failed list is never repeated at once"
+            assert outcome.delivered or (expired and action == List()), "nothing is reopened at once for nothing"
+        elif isinstance(previous, List):
+            assert isinstance(outcome, Listed), "a failed list is never repeated at once"
 
 
 @given(strategies.lists(SPREADS, min_size=2, max_size=30))

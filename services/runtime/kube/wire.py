@@ -11,6 +11,7 @@ Must not know: resources, objects.
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 from typing import TYPE_CHECKING, Self
 
@@ -30,6 +31,7 @@ JSON = "application/json"
 DEFAULT_TIMEOUT = 10.0
 UNAUTHORIZED = 401
 FIRST_ERROR = 400
+LARGE = 2**20  # bytes from which aiohttp wants a body as a stream, so that writing it does not hold up the loop
 
 REQUESTS = metrics.counter(
     "rest_client_requests_total",
@@ -166,7 +168,7 @@ class Wire:
             response = await session.request(
                 method,
                 URL(connection.url + path, encoded=True),
-                data=body,
+                data=io.BytesIO(body) if body is not None and len(body) > LARGE else body,
                 headers=headers,
                 timeout=limit,
                 allow_redirects=False,

@@ -1,0 +1,280 @@
+import asyncio
+import json
+import ssl
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import yaml
+
+from services.runtime.kube import config
+from services.runtime.kube.config import Connection, InCluster, Kubeconfig, Settings, find
+from services.runtime.kube.errors import ConfigError
+from tools.pki import Pki
+
+SERVER = "https://api.example:6443"
+
+
+@pytest.fixture(scope="module")
+def authorities(tmp_path_factory):
+    """Two certificate authorities, as PEM files."""
+    return [Pki(tmp_path_factory.mktemp(name)).ca.certificate for name in ("first", "second")]
+
+
+@pytest.fixture
+def account(tmp_path, authorities):
+    """The folder of a service account."""
+    (tmp_path / "token").write_text("first\n")
+    (tmp_path / "ca.crt").write_bytes(authorities[0].read_bytes())
+    return tmp_path
+
+
+def kubeconfig(folder, user=None, cluster=None, **changes):
+    content = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": SERVER + "/", **(cluster or {})}}],
+        "users": [{"name": "u", "user": user or {}}],
+        **changes,
+    }
+    path = folder / "kubeconfig"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+async def connect(source):
+    return Connection(source, await source.read())
+
+
+class Counting:
+    """A source whose token is the number of the reading; it fails on demand."""
+
+    description = "a counting source"
+
+    def __init__(self):
+        self.reads = 0
+        self.broken = False
+
+    async def read(self):
+        await asyncio.sleep(0)
+        if self.broken:
+            raise ConfigError("gone")
+        self.reads += 1
+        return Settings(url="http://x", authorization=f"Bearer {self.reads}", renew_in=60.0)
+
+
+# Where the configuration is found
+
+
+@pytest.mark.parametrize(
+    ("given", "environ", "found"),
+    [
+        ("/a", {"KUBECONFIG": "/b"}, "the kubeconfig /a (--kubeconfig)"),
+        (None, {"KUBECONFIG": "/b"}, "the kubeconfig /b ($KUBECONFIG)"),
+        ("", {"KUBECONFIG": "/b", "KUBERNETES_SERVICE_HOST": "h"}, "the kubeconfig /b ($KUBECONFIG)"),
+        (
+            None,
+            {"KUBERNETES_SERVICE_HOST": "h", "KUBERNETES_SERVICE_PORT": "1"},
+            "the service account in /var/run/secrets/kubernetes.io/serviceaccount",
+        ),
+    ],
+)
+def test_the_configuration_is_looked_for_in_order(given, environ, found):
+    assert find(given, environ).description == found
+
+
+@pytest.mark.parametrize("environ", [{}, {"KUBECONFIG": ""}, {"KUBERNETES_SERVICE_HOST": "h"}])
+def test_without_any_configuration_the_error_says_what_was_tried(environ):
+    with pytest.raises(ConfigError, match=r"--kubeconfig.*\$KUBECONFIG.*not a pod"):
+        find(None, environ)
+
+
+async def test_a_kubeconfig_that_does_not_exist_is_named(tmp_path):
+    missing = tmp_path / "missing"
+    with pytest.raises(ConfigError, match=r"missing \(--kubeconfig\) does not exist"):
+        await config.load(missing)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{",
+        "apiVersion: v1\nkind: Config\n",
+        yaml.safe_dump({"current-context": "x", "contexts": [], "clusters": [], "users": []}),
+    ],
+)
+async def test_a_file_that_is_no_kubeconfig_is_refused(tmp_path, content):
+    path = tmp_path / "kubeconfig"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match="cannot be used"):
+        await config.load(path)
+
+
+async def test_a_certificate_that_cannot_be_loaded_is_refused(tmp_path):
+    broken = tmp_path / "ca.crt"
+    broken.write_text("no certificate")
+    with pytest.raises(ConfigError, match=r"certificates of https://api.example:6443"):
+        await config.load(kubeconfig(tmp_path, {"token": "t"}, {"certificate-authority": str(broken)}))
+
+
+# What it says
+
+
+async def test_a_kubeconfig_gives_address_token_and_options(tmp_path, authorities):
+    options = {
+        "certificate-authority": str(authorities[0]),
+        "tls-server-name": "kubernetes.default",
+        "proxy-url": "http://proxy:3128",
+    }
+    connection = await config.load(kubeconfig(tmp_path, {"token": "t"}, options))
+    assert (connection.url, connection.authorization) == (SERVER, "Bearer t")
+    assert (connection.server_hostname, connection.proxy) == ("kubernetes.default", "http://proxy:3128")
+    assert connection.tls.verify_mode is ssl.CERT_REQUIRED
+    assert connection.renew_at is None
+
+
+async def test_verification_is_off_only_when_the_kubeconfig_says_so(tmp_path):
+    connection = await config.load(kubeconfig(tmp_path, {"token": "t"}, {"insecure-skip-tls-verify": True}))
+    assert connection.tls.verify_mode is ssl.CERT_NONE
+    assert not connection.tls.check_hostname
+
+
+async def test_a_plain_http_server_has_no_tls(tmp_path):
+    connection = await config.load(
+        kubeconfig(tmp_path, {"username": "u", "password": "p"}, {"server": "http://x:8001"})
+    )
+    assert connection.tls is None
+    assert connection.authorization == "Basic dTpw"
+
+
+async def test_proxies_of_the_environment_are_ignored(tmp_path, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    connection = await config.load(kubeconfig(tmp_path, {"token": "t"}))
+    assert connection.proxy is None
+    async with connection.session() as session:
+        assert not session.trust_env
+
+
+@pytest.mark.parametrize(("host", "url"), [("10.0.0.1", "https://10.0.0.1:443"), ("fd00::1", "https://[fd00::1]:443")])
+async def test_a_pod_finds_its_service_account(account, host, url):
+    connection = await connect(InCluster(host, "443", account))
+    assert (connection.url, connection.authorization) == (url, "Bearer first")
+    assert len(connection.tls.get_ca_certs()) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [("token", None, "token cannot be read"), ("token", " \n", "is empty"), ("ca.crt", None, "ca.crt is missing")],
+)
+async def test_an_incomplete_service_account_is_refused(account, file, content, message):
+    (account / file).unlink()
+    if content is not None:
+        (account / file).write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        await InCluster("10.0.0.1", "443", account).read()
+
+
+# Renewal
+
+
+async def test_a_rotated_token_and_a_rotated_authority_are_taken_when_due(account, authorities):
+    connection = await connect(InCluster("10.0.0.1", "443", account))
+    (account / "token").write_text("second")
+    (account / "ca.crt").write_bytes(authorities[1].read_bytes())
+    await connection.renew()
+    assert connection.authorization == "Bearer first", "a minute has not passed"
+    connection.renew_at = 0.0
+    await connection.renew()
+    assert connection.authorization == "Bearer second"
+    assert len(connection.tls.get_ca_certs()) == 2
+    assert connection.renew_at > time.monotonic() + 30
+
+
+async def test_a_token_file_named_in_a_kubeconfig_is_read_again(tmp_path):
+    token = tmp_path / "token"
+    token.write_text("first")
+    connection = await config.load(kubeconfig(tmp_path, {"tokenFile": str(token)}))
+    token.write_text("second")
+    connection.renew_at = 0.0
+    await connection.renew()
+    assert connection.authorization == "Bearer second"
+
+
+async def test_many_refused_requests_renew_once():
+    source = Counting()
+    connection = await connect(source)
+    renewed = await asyncio.gather(*(connection.renew("Bearer 1", force=True) for _ in range(20)))
+    assert source.reads == 2
+    assert connection.authorization == "Bearer 2"
+    assert renewed == [True] * 20
+
+
+async def test_a_refusal_is_final_when_reading_again_gives_the_same(tmp_path):
+    connection = await config.load(kubeconfig(tmp_path, {"token": "t"}))
+    assert not await connection.renew("Bearer t", force=True)
+
+
+async def test_a_source_that_cannot_be_read_leaves_the_credentials_and_is_tried_again_soon(logged):
+    source = Counting()
+    connection = await connect(source)
+    source.broken = True
+    connection.renew_at = 0.0
+    assert not await connection.renew()
+    assert connection.authorization == "Bearer 1"
+    assert [record["msg"] for record in logged()] == ["Cannot renew the credentials"]
+    await connection.renew()
+    assert len(logged()) == 1, "not with every request"
+    source.broken, connection.renew_at = False, 0.0
+    await connection.renew()
+    assert connection.authorization == "Bearer 2"
+
+
+def exec_plugin(folder, expires_in):
+    """A kubeconfig whose plugin answers with the number of its run."""
+    expiry = (datetime.now(UTC) + timedelta(seconds=expires_in)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    status = {"token": "TOKEN", "expirationTimestamp": expiry}
+    answer = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status}
+    script = folder / "plugin.py"
+    script.write_text(
+        "import pathlib\n"
+        f"runs = pathlib.Path({str(folder / 'runs')!r})\n"
+        "runs.write_text(runs.read_text() + 'x' if runs.exists() else 'x')\n"
+        f"print({json.dumps(answer)!r}.replace('TOKEN', f'run-{{len(runs.read_text())}}'))\n"
+    )
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": sys.executable, "args": [str(script)]}
+    return kubeconfig(folder, {"exec": plugin})
+
+
+async def test_an_exec_plugin_is_run_again_before_its_token_expires(tmp_path):
+    connection = await config.load(exec_plugin(tmp_path, expires_in=1000))
+    assert connection.authorization == "Bearer run-1"
+    assert 900 < connection.renew_at - time.monotonic() < 960
+    connection.renew_at = 0.0
+    await connection.renew()
+    assert connection.authorization == "Bearer run-2"
+
+
+async def test_an_exec_plugin_is_run_again_when_its_token_is_refused(tmp_path):
+    connection = await config.load(exec_plugin(tmp_path, expires_in=100_000))
+    assert await connection.renew("Bearer run-1", force=True)
+    assert connection.authorization == "Bearer run-2"
+
+
+async def test_a_token_that_expires_at_once_does_not_run_the_plugin_for_each_request(tmp_path):
+    connection = await config.load(exec_plugin(tmp_path, expires_in=-5))
+    assert connection.renew_at > time.monotonic() + 5
+
+
+async def test_an_exec_plugin_that_fails_is_an_error_with_its_words(tmp_path):
+    plugin = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": sys.executable,
+        "args": ["-c", "raise SystemExit('log in first')"],
+    }
+    with pytest.raises(ConfigError, match="log in first"):
+        await Kubeconfig(str(kubeconfig(tmp_path, {"exec": plugin})), "--kubeconfig").read()
