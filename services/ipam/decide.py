@@ -126,7 +126,7 @@ def decide(world: World, choose: Choose) -> Decision:
             return Leave("it has its address and the pool is gone")
         return Refuse(api.POOL_NOT_READY, "PoolNotFound", f"{claim.pool} does not exist")
     if kept is not None:
-        return kept
+        return kept if world.holdings else _with_prefix(world.pool, claim, kept.at)
     refusal = _not_served(world, claim, world.pool)
     if refusal is not None:
         return refusal
@@ -156,7 +156,7 @@ def _deleted(world: World, claim: Claim) -> Decision:
 
 
 def _kept(world: World, claim: Claim) -> Bind | None:
-    """The address that the claim has, wholly or in part: from an IPAddress, or from a reservation that a crash left."""
+    """The address that the claim has, wholly or in part: an IPAddress, or a reservation that a crash left."""
     if world.holdings:
         named = next((h for h in world.holdings if h.name == claim.bound), None)
         reserved = next((h for h in world.holdings if h.at in world.reserved), None)
@@ -191,7 +191,7 @@ def _not_served(world: World, claim: Claim, pool: Pool) -> Refuse | None:
 
 
 def _allowed(claim: ClaimKey, pool: PoolKey, namespaces: tuple[str, ...] | None) -> bool:
-    """`allowedNamespaces`: of an IPPool, who else but its own namespace; of a GlobalIPPool, who at all (default all)."""
+    """`allowedNamespaces`: of an IPPool, who besides its own namespace; of a GlobalIPPool, who at all (default all)."""
     if pool.namespace == claim.namespace:
         return True
     if namespaces is None:

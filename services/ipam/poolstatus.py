@@ -46,7 +46,7 @@ def conditions(facts: Facts) -> tuple[Condition, ...]:
 
 def _ready(facts: Facts) -> Condition:
     if facts.deleting:
-        return Condition(api.READY, FALSE, "Deleting", f"Waits for {facts.held} addresses to be returned")
+        return Condition(api.READY, FALSE, "Deleting", f"Waits until its addresses are returned: {facts.held} held")
     if facts.problems:
         return Condition(api.READY, FALSE, "InvalidSpec", _some("; ", [str(p) for p in facts.problems]))
     return Condition(api.READY, TRUE, "PoolReady", "")
