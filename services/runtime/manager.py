@@ -179,9 +179,8 @@ class Manager:
         try:
             async with asyncio.TaskGroup() as group:
                 self._spawn(group, _Part("heartbeat", self._heartbeat))
-                starter = self._spawn(group, _Part("start", lambda: self._start(group)))
+                self._spawn(group, _Part("start", lambda: self._start(group)))
                 await self._stop.wait()
-                starter.cancel()
                 await self._drain()
                 self._expect_the_end()
                 for task in self._tasks:
@@ -208,11 +207,10 @@ class Manager:
         for part in self._leading:
             self._spawn(group, part)
 
-    def _spawn(self, group: asyncio.TaskGroup, part: _Part) -> asyncio.Task[None]:
+    def _spawn(self, group: asyncio.TaskGroup, part: _Part) -> None:
         task = group.create_task(self._supervised(part), name=part.name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
 
     async def _sync_caches(self) -> None:
         stores = {id(reflector.store): reflector.store for reflector in self._reflectors}.values()

@@ -154,6 +154,19 @@ def test_of_several_delays_the_earliest_wins_and_the_key_comes_once(delays):
     assert scenario() == (pytest.approx(5), 0)
 
 
+@virtual_time
+async def test_a_delay_that_was_overtaken_has_no_effect_on_later_ones():
+    queue = make()
+    queue.add_after("a", 10)
+    queue.add_after("a", 5)
+    assert await take(queue) == "a"
+    queue.add_after("a", 20)
+    queue.add_after("b", 7)
+    assert await take(queue) == "b"
+    assert await take(queue) == "a"
+    assert asyncio.get_running_loop().time() == pytest.approx(25)
+
+
 @pytest.mark.parametrize("delay", [0, -1])
 def test_a_delay_that_is_over_adds_at_once_and_needs_no_loop(delay):
     queue = WorkQueue("no-loop")
