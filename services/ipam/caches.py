@@ -129,8 +129,8 @@ class Caches:
             if holding is not None:
                 self._queue_claim(holding.claim)
         obj = new if new is not None else old
-        if kind == CAPI and before is None and after is None and obj is not None:
-            # Another provider's address under the name that a claim of ours needs.
+        if kind == CAPI and obj is not None:
+            # Whoever it was made for, a claim of its name may wait for the name.
             self._queue_claim(ClaimKey(kind, obj.metadata.namespace, obj.metadata.name))
 
     def _claim_changed(self, kind: str, old: KubeObject | None, new: KubeObject | None) -> None:
