@@ -167,7 +167,9 @@ class HttpProxy:
             return response
 
 
-def overloaded(status, retry_after=None):
-    """An answer of a server, or of something in front of it, that cannot serve right now."""
+def refusal(status, *, retry_after=None, body="no healthy upstream"):
+    """An error answer: the text of something that stands in front of a server, or a meta/v1 Status."""
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-    return web.Response(status=status, headers=headers, text="no healthy upstream")
+    if isinstance(body, dict):
+        return web.json_response(body, status=status, headers=headers)
+    return web.Response(status=status, headers=headers, text=body)

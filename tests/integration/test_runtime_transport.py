@@ -25,7 +25,7 @@ from services.runtime.kube.objects import (
 )
 from services.runtime.kube.transport import PatchKind
 from tests.integration.configmaps import CONFIG_MAPS, NAMESPACES, ConfigMap, config_map, connected, eventually
-from tests.integration.proxy import HttpProxy, TcpProxy, kubeconfig_at, overloaded
+from tests.integration.proxy import HttpProxy, TcpProxy, kubeconfig_at, refusal
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ async def test_an_error_row_is_raised_as_its_type(proxied, namespace):
 async def test_an_overloaded_server_says_how_long_to_wait(proxied, namespace):
     proxy, client = proxied
     for status, error in ((429, errors.TooManyRequests), (503, errors.ServerError)):
-        proxy.fault = lambda _, status=status: overloaded(status, 3)
+        proxy.fault = lambda _, status=status: refusal(status, retry_after=3)
         with pytest.raises(error, match="no healthy upstream") as refused:
             await client.get(CONFIG_MAPS, "a", namespace)
         assert refused.value.retry_after == 3.0
@@ -358,7 +358,7 @@ async def test_a_refused_request_is_repeated_once_with_its_body(proxied, namespa
 
     def fault(request):
         seen.append(request.headers["Authorization"])
-        return None if request.headers["Authorization"] == "Bearer new" else overloaded(401)
+        return None if request.headers["Authorization"] == "Bearer new" else refusal(401)
 
     proxy.fault = fault
     async with connected(path) as client:
