@@ -9,7 +9,6 @@ Must not know: how anything is computed or printed.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
 from collections import Counter
@@ -227,7 +226,7 @@ async def _verify(options: argparse.Namespace) -> int:
         found = verify.check(taken)
         if any(not item.information for item in found):
             session.progress.step("waiting to look again")
-            await asyncio.sleep(options.settle)
+            await session.clock.sleep(options.settle)
             taken = await session.take()
             session.progress.step("checking again")
             found = verify.persistent(set(found), verify.check(taken))

@@ -1,0 +1,621 @@
+"""`groundwork ipam` on real API servers, with claims that the real allocator has bound, and adopts after an import."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import os
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+from services import cli, console
+from services.ipam import cli as ipam
+from services.ipam import importer
+from services.runtime.clock import SystemClock
+from tests.support.allocator import Allocator
+from tests.support.waiting import blocking_until
+from tools import capi
+from tools.cluster import Cluster, KubectlError
+
+ROOT = Path(__file__).resolve().parents[2]
+CRDS = ROOT / "deploy" / "crds"
+CLAIMS = ("ipclaims.ipam.metal3.io", "ipaddressclaims.ipam.cluster.x-k8s.io")
+ADDRESSES = ("ipaddresses.ipam.metal3.io", "ipaddresses.ipam.cluster.x-k8s.io")
+IN_USE = "example.org/in-use"
+
+
+def namespace(name):
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+
+
+def pool(name, space, **spec):
+    kind, group = ("IPPool", "ipam.metal3.io") if space else ("GlobalIPPool", "ipam.groundwork.dev")
+    meta = {"name": name, **({"namespace": space} if space else {})}
+    return {"apiVersion": f"{group}/v1alpha1", "kind": kind, "metadata": meta, "spec": {"namePrefix": name, **spec}}
+
+
+def ip_claim(name, space, reference, **meta):
+    return {
+        "apiVersion": "ipam.metal3.io/v1alpha1",
+        "kind": "IPClaim",
+        "metadata": {"name": name, "namespace": space, **meta},
+        "spec": {"pool": reference},
+    }
+
+
+def capi_claim(name, space, group, kind, pool_name):
+    return {
+        "apiVersion": "ipam.cluster.x-k8s.io/v1beta2",
+        "kind": "IPAddressClaim",
+        "metadata": {"name": name, "namespace": space},
+        "spec": {"poolRef": {"apiGroup": group, "kind": kind, "name": pool_name}},
+    }
+
+
+def ip_address(name, space, claim, at, pool_name="lab"):
+    return {
+        "apiVersion": "ipam.metal3.io/v1alpha1",
+        "kind": "IPAddress",
+        "metadata": {"name": name, "namespace": space},
+        "spec": {"address": at, "claim": {"name": claim, "namespace": space}, "pool": {"name": pool_name}},
+    }
+
+
+def capi_address(name, space, at, pool_name="lab"):
+    return {
+        "apiVersion": "ipam.cluster.x-k8s.io/v1beta2",
+        "kind": "IPAddress",
+        "metadata": {"name": name, "namespace": space},
+        "spec": {
+            "address": at,
+            "claimRef": {"name": name},
+            "poolRef": {"apiGroup": "ipam.metal3.io", "kind": "IPPool", "name": pool_name},
+            "prefix": 24,
+        },
+    }
+
+
+def reservation(at, claim=None, **spec):
+    if claim:
+        kind, space, name = claim
+        spec["claim"] = {"kind": kind, "namespace": space, "name": name}
+    return {
+        "apiVersion": "ipam.groundwork.dev/v1alpha1",
+        "kind": "IPReservation",
+        "metadata": {"name": f"default.{at}"},
+        "spec": {"address": at, **spec},
+    }
+
+
+POOLS = (
+    pool(
+        "lab",
+        "a",
+        pools=[{"start": "10.0.0.10", "end": "10.0.0.39", "gateway": "10.0.0.1", "prefix": 24}],
+        preAllocations={"fixed": "10.0.0.30"},
+        allowedNamespaces=["b"],
+        reuseDelaySeconds=3600,
+    ),
+    pool("six", "", pools=[{"subnet": "2001:db8::/64"}]),
+    pool("site", "", pools=[{"start": "10.0.0.10", "end": "10.0.0.12", "prefix": 24}], domain="site2"),
+)
+# An IPAddress that was made by somebody else, under a name that the allocator would not have given it.
+ADOPTED = (ip_address("legacy", "a", "old", "10.0.0.20"), ip_claim("old", "a", {"name": "lab"}))
+CLAIMED = (
+    *(ip_claim(f"m{i}", "a", {"name": "lab"}) for i in range(3)),
+    ip_claim("fixed", "a", {"name": "lab"}),
+    ip_claim("used", "b", {"name": "lab", "namespace": "a"}, finalizers=[IN_USE], labels={"team": "x"}),
+    ip_claim("six", "b", {"kind": "GlobalIPPool", "name": "six"}),
+    *(capi_claim(f"c{i}", "a", "ipam.metal3.io", "IPPool", "lab") for i in range(3)),
+    capi_claim("m0", "a", "ipam.metal3.io", "IPPool", "lab"),
+    capi_claim("six", "b", "ipam.groundwork.dev", "GlobalIPPool", "six"),
+    capi_claim("site", "b", "ipam.groundwork.dev", "GlobalIPPool", "site"),
+)
+
+
+class Answer(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self):
+        return json.loads(self.out)
+
+
+def run(cluster, *arguments, kubeconfig=None, stdin=""):
+    """Run the command line in this process: starting Python anew each time would take longer than all the rest."""
+    out, err, before = io.StringIO(), io.StringIO(), sys.stdin
+    sys.stdin = io.StringIO(stdin)
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            code = cli.main(["ipam", *arguments, f"--kubeconfig={kubeconfig or cluster.kubeconfig}"])
+    finally:
+        sys.stdin = before
+    return Answer(code, out.getvalue(), err.getvalue())
+
+
+def listed(cluster, *resources):
+    """Objects of some resources in all namespaces, by kind, namespace and name."""
+    found = json.loads(cluster.kubectl("get", ",".join(resources), "--all-namespaces", "--output=json"))["items"]
+    return {
+        (obj["apiVersion"].partition("/")[0], obj["metadata"].get("namespace", ""), obj["metadata"]["name"]): obj
+        for obj in found
+    }
+
+
+def holders(cluster):
+    """What must not change: names and addresses of IPAddresses with their claims, and the names in claims' status."""
+    addresses = {
+        key: (obj["spec"]["address"], obj["spec"].get("claim", obj["spec"].get("claimRef"))["name"])
+        for key, obj in listed(cluster, *ADDRESSES).items()
+    }
+    claims = {}
+    for key, obj in listed(cluster, *CLAIMS).items():
+        status = obj.get("status", {})
+        claims[key] = (status.get("address") or status.get("addressRef") or {}).get("name")
+    return addresses, claims
+
+
+def all_bound(cluster):
+    return all(holders(cluster)[1].values())
+
+
+@pytest.fixture(scope="module")
+def source(control_plane, tmp_path_factory):
+    """A cluster whose claims are all bound; the allocator has stopped."""
+    with Cluster.temporary() as cluster:
+        cluster.install_crds(CRDS, *capi.crds())
+        cluster.apply(namespace("a"), namespace("b"), *POOLS, reservation("10.0.0.11", description="printer"), *ADOPTED)
+        with Allocator.running(tmp_path_factory.mktemp("source"), cluster.kubeconfig):
+            cluster.apply(*CLAIMED, ip_claim("short", "a", {"name": "lab"}))
+            blocking_until(lambda: all_bound(cluster), why="the claims are not bound")
+            cluster.kubectl("delete", "ipclaims.ipam.metal3.io", "short", "--namespace=a")
+            blocking_until(lambda: ("ipam.metal3.io", "a", "short") not in listed(cluster, CLAIMS[0]))
+            blocking_until(lambda: all(row["status"] == "current" for row in run(cluster, "pools", "-ojson").data))
+        yield cluster
+
+
+@pytest.fixture(scope="module", params=["v1beta2", "v1beta1"])
+def bare(request, control_plane):
+    """A cluster that has nothing but Cluster API's definitions of one version."""
+    with Cluster.temporary() as cluster:
+        cluster.install_crds(*capi.crds(versions=[request.param]))
+        yield cluster
+
+
+@pytest.fixture(autouse=True)
+def _no_progress(monkeypatch):
+    """Whether a command says that it takes long depends on the machine, and is no part of its answer."""
+    monkeypatch.setattr(ipam, "Progress", functools.partial(console.Progress, clock=lambda: 0.0))
+
+
+# -- looking -------------------------------------------------------------------------------------------------------
+
+
+def test_pools_show_what_is_reserved(source):
+    rows = {row["name"]: row for row in run(source, "pools", "-ojson").data}
+    assert {name: (row["kind"], row["namespace"], row["domain"]) for name, row in rows.items()} == {
+        "lab": ("IPPool", "a", "default"),
+        "six": ("GlobalIPPool", "", "default"),
+        "site": ("GlobalIPPool", "", "site2"),
+    }
+    lab, six, site = rows["lab"], rows["six"], rows["site"]
+    assert (lab["total"], lab["used"], lab["reserved"], lab["cooling"], lab["free"]) == (30, 10, 1, 1, 18)
+    assert (six["total"], six["used"], six["free"]) == (2**64 - 1, 2, 2**64 - 3)
+    assert (site["total"], site["used"], site["free"]) == (3, 1, 2)
+    assert all(row["ready"] and row["status"] == "current" for row in rows.values())
+    table = run(source, "pools")
+    assert table.code == 0
+    assert table.err == ""
+    assert "2^64-1" in table.out
+    assert "[####------] 40%" in table.out
+    assert [line.split()[2] for line in run(source, "pools", "-n", "b").out.splitlines()[1:]] == ["site", "six"]
+
+
+def test_the_command_line_is_a_process_that_finds_the_cluster_by_its_environment(source):
+    command = [sys.executable, "-m", "services.cli", "ipam", "pools"]
+    environment = {**os.environ, "KUBECONFIG": str(source.kubeconfig)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout == run(source, "pools").out
+
+
+def test_addresses_show_who_holds_what(source):
+    rows = run(source, "addresses", "-ojson").data
+    held = {
+        (row["ipAddress"], row["address"], row["claim"]["name"]) for row in rows if row["state"] in {"held", "conflict"}
+    }
+    addresses, _ = holders(source)
+    assert held == {(f"{space}/{name}", at, claim) for (_, space, name), (at, claim) in addresses.items()}
+    assert {row["state"] for row in rows} == {"held", "reserved", "cooling"}
+    (cooling,) = run(source, "addresses", "--state=cooling", "-ojson").data
+    assert "kept for IPClaim a/short" in cooling["description"]
+    (line,) = run(source, "addresses", "--address=10.0.0.30").out.splitlines()[1:]
+    assert "IPClaim a/fixed" in line
+    (line,) = run(source, "addresses", "--domain=site2", "--pool=site", "-owide").out.splitlines()[1:]
+    assert "site2.10.0.0.10" in line
+    (printer,) = yaml.safe_load(run(source, "addresses", "--state=reserved", "-oyaml").out)
+    assert (printer["address"], printer["description"]) == ("10.0.0.11", "printer")
+    nothing = run(source, "addresses", "--pool=none")
+    assert (nothing.code, nothing.out, nothing.err) == (0, "", "no addresses\n")
+
+
+def test_looking_needs_no_right_to_write(source):
+    rules = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list"]}]
+    reader = source.service_account_kubeconfig("kube-system", "reader", rules)
+    for command in ("pools", "addresses", "verify", "export"):
+        assert run(source, command, kubeconfig=reader).code == 0, command
+    stream = run(source, "export").out.replace("10.0.0.11", "10.0.0.39")
+    answer = run(source, "import", kubeconfig=reader, stdin=stream)
+    assert answer.code == 1
+    assert "refused IPReservation default.10.0.0.39: the API server refuses it" in answer.err
+
+
+def test_someone_without_rights_is_told_so_in_one_line(source):
+    nobody = source.service_account_kubeconfig("kube-system", "nobody", [])
+    answer = run(source, "verify", kubeconfig=nobody)
+    assert answer.code == 2
+    assert "not permitted" in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_a_cluster_without_the_definitions_is_unusable(bare):
+    for command in ("pools", "verify", "export"):
+        answer = run(bare, command)
+        assert answer.code == 2
+        assert "does not serve ippools.v1alpha1.ipam.metal3.io" in answer.err
+        assert "kubectl apply -f deploy/crds" in answer.err
+
+
+def test_a_cluster_that_does_not_answer_is_unusable(source, tmp_path):
+    config = yaml.safe_load(source.kubeconfig.read_text())
+    config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
+    path = tmp_path / "config"
+    path.write_text(yaml.safe_dump(config))
+    answer = run(source, "verify", kubeconfig=path)
+    assert answer.code == 2
+    assert "cannot reach the API server" in answer.err
+    assert answer.err.count("\n") == 1
+
+
+# -- verify --------------------------------------------------------------------------------------------------------
+
+
+def test_a_healthy_system_has_no_discrepancies(source):
+    answer = run(source, "verify")
+    assert answer.code == 0, answer.out
+    assert answer.out == "checked 3 pools, 13 claims, 13 ipAddresses, 15 ipReservations: 0 discrepancies, 0 notes\n"
+
+
+@pytest.fixture
+def planted(source):
+    """Applies objects and changes, and undoes them when the test is over."""
+    undo = []
+
+    def plant(*changes):
+        undo.extend(change.carry_out(source) for change in changes)
+
+    yield plant
+    for action in reversed(undo):
+        action()
+
+
+class New(NamedTuple):
+    """An object that is not there, with a status if it has one."""
+
+    obj: dict
+
+    def carry_out(self, cluster):
+        meta = self.obj["metadata"]
+        api = self.obj["apiVersion"].split("/")
+        where = [f"{self.obj['kind']}.{api[-1]}.{api[0]}", meta["name"]]
+        where += [f"--namespace={meta['namespace']}"] if "namespace" in meta else []
+        cluster.apply({key: value for key, value in self.obj.items() if key != "status"})
+        if "status" in self.obj:
+            patch = json.dumps({"status": self.obj["status"]})
+            cluster.kubectl("patch", *where, "--subresource=status", "--type=merge", f"--patch={patch}")
+        return lambda: cluster.kubectl("delete", *where)
+
+
+class Patch(NamedTuple):
+    """A merge patch of an object, and the one that undoes it."""
+
+    where: tuple
+    change: dict
+    back: dict
+
+    def carry_out(self, cluster):
+        self._send(cluster, self.change)
+        return lambda: self._send(cluster, self.back)
+
+    def _send(self, cluster, patch):
+        cluster.kubectl("patch", *self.where, "--type=merge", f"--patch={json.dumps(patch)}")
+
+
+class Gone(NamedTuple):
+    """An object removed by force, and brought back as it was."""
+
+    where: tuple
+
+    def carry_out(self, cluster):
+        obj = json.loads(cluster.kubectl("get", *self.where, "--output=json"))
+        cluster.kubectl("patch", *self.where, "--type=merge", '--patch={"metadata":{"finalizers":null}}')
+        cluster.kubectl("delete", *self.where)
+        for field in ("uid", "resourceVersion", "creationTimestamp", "managedFields", "generation"):
+            obj["metadata"].pop(field, None)
+        back = New(obj)
+        return lambda: back.carry_out(cluster)
+
+
+def bound_status(name):
+    return {"status": {"address": {"name": name}}}
+
+
+M0 = (CLAIMS[0], "m0", "--namespace=a")
+FINALIZERS = ("ipclaim.ipam.metal3.io",)
+PLANTED = {
+    "DuplicateAddress": [
+        New(ip_claim("twin", "a", {"name": "lab"})),
+        New(ip_address("twin", "a", "twin", "10.0.0.30")),
+    ],
+    "ReservationMissing": [Gone(("ipreservations", "default.10.0.0.30"))],
+    "HolderMissing": [New(reservation("10.0.0.39", ("IPClaim", "a", "nobody")))],
+    "AddressMissing": [New(reservation("10.0.0.39", ("IPClaim", "a", "m0")))],
+    "ClaimMissing": [New(ip_address("stray", "a", "nobody", "10.0.0.39"))],
+    "NamedAddressMissing": [
+        New(ip_claim("told", "a", {"name": "lab"}) | bound_status("nothing")),
+    ],
+    "NamedAddressForeign": [New(ip_claim("told", "a", {"name": "lab"}) | bound_status("legacy"))],
+    "SeveralAddresses": [
+        New(reservation("10.0.0.39", ("IPClaim", "a", "m0"))),
+        New(ip_address("extra", "a", "m0", "10.0.0.39")),
+    ],
+    "HolderDiffers": [
+        New(ip_address("stray", "a", "m1", "10.0.0.39")),
+        New(reservation("10.0.0.39", ("IPClaim", "a", "m0"))),
+    ],
+    "ReservationNotHeld": [New(reservation("10.0.0.39")), New(ip_address("extra", "a", "m0", "10.0.0.39"))],
+    "FinalizerMissing": [
+        Patch(M0, {"metadata": {"finalizers": None}}, {"metadata": {"finalizers": FINALIZERS}}),
+    ],
+    "PoolMissing": [
+        New(ip_claim("lost", "a", {"name": "nowhere"})),
+        New(ip_address("lost", "a", "lost", "10.0.0.39", "nowhere")),
+    ],
+    "PoolDiffers": [New(ip_claim("lost", "a", {"name": "nowhere"})), New(ip_address("lost", "a", "lost", "10.0.0.39"))],
+    "MalformedAddress": [
+        New(capi_claim("bad", "a", "ipam.metal3.io", "IPPool", "lab")),
+        New(capi_address("bad", "a", "10.0.0.390")),
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_verify_reports_what_is_planted_and_exits_1(source, planted, kind):
+    planted(*PLANTED[kind])
+    answer = run(source, "verify", "--settle=0", "-ojson")
+    assert answer.code == 1
+    found = answer.data["discrepancies"]
+    assert kind in {item["kind"] for item in found if not item["information"]}
+    assert all(item["object"] and item["wrong"] and item["action"] for item in found)
+
+
+def test_the_api_server_itself_refuses_a_reservation_of_a_wrong_name(source):
+    wrong = reservation("10.0.0.39")
+    wrong["metadata"]["name"] = "default.10.0.0.38"
+    with pytest.raises(KubectlError, match=r"the name must be <domain>\.<address>"):
+        source.apply(wrong)
+
+
+def test_an_address_beyond_its_pool_is_a_note_unless_strict(source, planted):
+    planted(
+        Patch(
+            ("ippools.ipam.metal3.io", "lab", "--namespace=a"),
+            {"spec": {"excludedAddresses": ["10.0.0.20"]}},
+            {"spec": {"excludedAddresses": None}},
+        )
+    )
+    answer = run(source, "verify")
+    assert answer.code == 0
+    assert "note OutOfRange: IPAddress a/legacy (ipam.metal3.io)" in answer.out
+    assert answer.out.endswith("0 discrepancies, 1 notes\n")
+    strict = run(source, "verify", "--strict")
+    assert strict.code == 1
+    assert "DISCREPANCY OutOfRange" in strict.out
+
+
+def test_verify_can_be_limited_to_namespaces(source, planted):
+    planted(New(reservation("10.0.0.39", ("IPClaim", "b", "nobody"))))
+    assert run(source, "verify", "--settle=0", "-n", "b").code == 1
+    assert run(source, "verify", "--settle=0", "-n", "a").code == 0
+
+
+class At:
+    """A clock for the command line that does something when it is about to sleep, instead of sleeping."""
+
+    def __init__(self, monkeypatch, **actions):
+        """`actions`: what to do in the sleeps, by their order: `first`, `second`; later ones are slept."""
+        self.left = [actions[name] for name in ("first", "second") if name in actions]
+        outer = self
+
+        class Clock(SystemClock):
+            async def sleep(self, seconds):
+                if outer.left:
+                    outer.left.pop(0)()
+                else:
+                    await super().sleep(seconds)
+
+        monkeypatch.setattr(ipam, "SystemClock", Clock)
+
+
+def test_what_is_gone_when_verify_looks_again_is_not_reported(source, monkeypatch, capsys):
+    undo = New(reservation("10.0.0.39", ("IPClaim", "a", "nobody"))).carry_out(source)
+    at = At(monkeypatch, first=undo)
+    assert ipam.main(["verify", f"--kubeconfig={source.kubeconfig}"]) == 0
+    assert at.left == []  # there was something to look at again
+    assert "0 discrepancies" in capsys.readouterr().out
+
+
+# -- export and import ---------------------------------------------------------------------------------------------
+
+
+def test_an_export_is_the_same_every_time_but_for_its_header(source, tmp_path):
+    first, path = run(source, "export"), tmp_path / "export.yaml"
+    second = run(source, "export", "-f", str(path))
+    assert first.code == second.code == 0
+    assert second.out == ""
+    header, _, body = first.out.partition("---\n")
+    assert path.read_text().partition("---\n")[2] == body
+    assert header.startswith("# Groundwork IPAM export, made 20")
+    assert f"from {source.url}\n" in header
+    assert list(tmp_path.iterdir()) == [path]
+    for word in ("uid:", "resourceVersion:", "managedFields:", "ownerReferences:", "status:", "creationTimestamp:"):
+        assert word not in body
+
+
+def test_an_export_into_nowhere_is_one_line(source, tmp_path):
+    answer = run(source, "export", "-f", str(tmp_path / "no" / "folder"))
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+
+
+def test_every_claim_keeps_its_address_in_another_cluster(source, bare, tmp_path_factory):
+    target, exported = bare, run(source, "export").out
+    target.install_crds(CRDS)
+    with Allocator.running(tmp_path_factory.mktemp("target"), target.kubeconfig):
+        refused = run(target, "import", stdin=exported)
+        assert refused.code == 2
+        assert "the target has no namespace a, b: create them or give --create-namespaces" in refused.err
+        trial = run(target, "import", "--create-namespaces", "--dry-run", stdin=exported)
+        assert trial.code == 0, trial.err
+        assert "dry run: nothing was created" in trial.err
+        assert holders(target) == ({}, {})
+        done = run(target, "import", "--create-namespaces", stdin=exported)
+        assert (done.code, done.err) == (0, "")
+        blocking_until(lambda: all_bound(target), why="the imported claims are not bound")
+        blocking_until(lambda: run(target, "verify").code == 0, why="the target has discrepancies")
+        again = run(target, "import", "-ojson", stdin=exported)
+        assert again.code == 0
+        assert again.data == {"dryRun": False, "created": 0, "unchanged": 43, "refused": 0, "refusals": []}
+        # What a claim gets that comes now is what nobody has.
+        target.apply(ip_claim("new", "a", {"name": "lab"}))
+        blocking_until(lambda: all_bound(target))
+        assert run(target, "verify").code == 0
+        target.kubectl("delete", *CLAIMS[:1], "new", "--namespace=a")
+        blocking_until(lambda: ("ipam.metal3.io", "a", "new") not in listed(target, CLAIMS[0]))
+    assert holders(target) == holders(source)
+    used = listed(target, CLAIMS[0])["ipam.metal3.io", "b", "used"]["metadata"]
+    assert IN_USE in used["finalizers"]
+    assert used["labels"] == {"team": "x"}
+    assert run(source, "verify").code == 0
+    ours, theirs = (
+        {
+            (row["address"], row["domain"], row["claim"] and row["claim"]["name"])
+            for row in run(cluster, "addresses", "-ojson").data
+            if row["state"] != "cooling"
+        }
+        for cluster in (source, target)
+    )
+    assert ours == theirs
+
+
+def test_nothing_that_exists_is_changed_and_what_it_would_break_is_refused(source):
+    """The stream differs from the cluster that it is imported into: another pool, another holder of an address."""
+    before = listed(source, "ippools", "ipreservations", *CLAIMS, *ADDRESSES)
+    documents = [document for document in yaml.safe_load_all(run(source, "export").out) if document]
+    for document in documents:
+        if document["metadata"]["name"] == "site":
+            document["spec"]["excludedAddresses"] = ["10.0.0.12"]
+        if document["metadata"]["name"] == "m1" and document["kind"] == "IPClaim":
+            document["metadata"]["name"] = "other"
+    answer = run(source, "import", "-ojson", stdin=yaml.safe_dump_all(documents))
+    assert answer.code == 1
+    refusals = {item["object"]: item["reason"] for item in answer.data["refusals"]}
+    assert "differs in spec.excludedAddresses" in refusals.pop("GlobalIPPool site")
+    assert refusals == {}
+    source.kubectl("delete", CLAIMS[0], "other", "--namespace=a", "--wait=false")
+    source.kubectl(
+        "patch", CLAIMS[0], "other", "--namespace=a", "--type=merge", '--patch={"metadata":{"finalizers":null}}'
+    )
+    after = listed(source, "ippools", "ipreservations", *CLAIMS, *ADDRESSES)
+    assert after == before
+
+
+@pytest.fixture
+def destination(source):
+    """A cluster with a namespace `x` that is empty before and after."""
+    source.apply(namespace("x"))
+    yield source
+    for resource in ("ipclaims.ipam.metal3.io", "ipaddresses.ipam.metal3.io", "ippools.ipam.metal3.io"):
+        source.kubectl("delete", resource, "--all", "--namespace=x")
+    source.kubectl("delete", "ipreservations", "default.10.7.0.1", "--ignore-not-found")
+
+
+def small_stream(tmp_path):
+    objects = [
+        reservation("10.7.0.1", ("IPClaim", "x", "one"), pool={"kind": "IPPool", "namespace": "x", "name": "p"}),
+        pool("p", "x", pools=[{"start": "10.7.0.1", "end": "10.7.0.9"}]),
+        ip_address("p-10-7-0-1", "x", "one", "10.7.0.1", "p"),
+        ip_claim("one", "x", {"name": "p"}),
+    ]
+    path = tmp_path / "stream.yaml"
+    path.write_text(yaml.safe_dump_all(objects))
+    return str(path)
+
+
+def test_an_import_survives_a_restart_of_the_api_server(destination, monkeypatch, tmp_path, capsys):
+    at = At(monkeypatch, first=destination.kill_apiserver, second=destination.start_apiserver)
+    code = ipam.main(["import", "-f", small_stream(tmp_path), f"--kubeconfig={destination.kubeconfig}"])
+    assert (code, at.left) == (0, [])
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert [line.split()[0] for line in out.splitlines()] == ["KIND", "IPReservation", "IPPool", "IPAddress", "IPClaim"]
+
+
+def test_an_import_into_a_cluster_that_stays_away_ends_and_can_be_repeated(destination, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(importer, "ATTEMPTS", 1)
+    at = At(monkeypatch, first=destination.kill_apiserver)
+    arguments = ["import", "-f", small_stream(tmp_path), f"--kubeconfig={destination.kubeconfig}", "-ojson"]
+    try:
+        assert (ipam.main(arguments), at.left) == (2, [])
+        assert "cannot reach the API server" in capsys.readouterr().err
+    finally:
+        destination.start_apiserver()
+    assert ipam.main(arguments) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["created"], data["unchanged"]) == (1, 3)
+
+
+def test_what_is_lost_while_an_import_runs_is_reported(destination, monkeypatch, tmp_path, capsys):
+    def lose():
+        destination.kubectl("delete", ADDRESSES[0], "p-10-7-0-1", "--namespace=x")
+        destination.kubectl("delete", "ipreservations", "default.10.7.0.1")
+
+    at = At(monkeypatch, first=lose)
+    code = ipam.main(["import", "-f", small_stream(tmp_path), f"--kubeconfig={destination.kubeconfig}"])
+    assert (code, at.left) == (1, [])
+    err = capsys.readouterr().err
+    assert "refused IPReservation default.10.7.0.1: it is gone again" in err
+    assert "refused IPAddress x/p-10-7-0-1 (ipam.metal3.io): it is gone again" in err
+
+
+@pytest.mark.parametrize(
+    ("theirs", "code", "message"),
+    [("p", 0, ""), ("q", 1, "refused IPClaim x/one: it exists here and differs in spec.pool")],
+    ids=["the-same", "another"],
+)
+def test_an_object_that_comes_while_an_import_runs_is_compared(
+    destination, monkeypatch, tmp_path, capsys, theirs, code, message
+):
+    at = At(monkeypatch, first=lambda: destination.apply(ip_claim("one", "x", {"name": theirs})))
+    ended = ipam.main(["import", "-f", small_stream(tmp_path), f"--kubeconfig={destination.kubeconfig}"])
+    assert (ended, at.left) == (code, [])
+    assert message in capsys.readouterr().err
