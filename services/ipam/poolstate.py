@@ -16,6 +16,7 @@ from services.ipam import intervals
 from services.ipam.api import AddressCounts
 from services.ipam.intervals import FreeSet, Interval
 from services.ipam.slots import OBTAINABLE, Use
+from services.ipam.space import Spans
 
 if TYPE_CHECKING:
     import random
@@ -38,8 +39,8 @@ class PoolState:
         self.held: set[int] = set()
         """Addresses held through this pool, in its ranges or not."""
         self.waiting: SortedList[tuple[str, int, ClaimKey]] = SortedList()
-        pre = [Interval(at, at) for at in space.pre_allocated]
-        self.free = [FreeSet(intervals.subtract(r.assignable.intervals, pre)) for r in space.ranges]
+        kept = Spans(Interval(at, at) for at in space.pre_allocated)
+        self.free = [FreeSet(intervals.subtract(r.assignable.intervals, kept.touching(r.span))) for r in space.ranges]
         """For each range what nothing takes, pre-allocated addresses left out."""
         self.fresh = sum(f.count for f in self.free)
         self.released: SortedList[tuple[float, int]] = SortedList()
@@ -83,15 +84,13 @@ class PoolState:
         """Count an address in a state, or with step -1 no longer."""
         if summary.use is Use.HELD:
             self.used += step
+            self.pre_allocated_taken += step * pre_allocated
         elif summary.use is Use.ADMIN:
             self.admin += step
-        else:
-            if summary.use is Use.RELEASED and not pre_allocated:
-                change = self.released.add if step > 0 else self.released.remove
-                change((summary.reusable_at, at))
-            return
-        if pre_allocated:
-            self.pre_allocated_taken += step
+            self.pre_allocated_taken += step * pre_allocated
+        elif summary.use is Use.RELEASED and not pre_allocated:
+            change = self.released.add if step > 0 else self.released.remove
+            change((summary.reusable_at, at))
 
     def counts(self, now: float) -> AddressCounts:
         """Numbers for status and metrics at a moment, saturating at 2**63 - 1."""
