@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from services import cli as groundwork
+from services.ipam import api
 from services.ipam.settings import IpamSettings
 from tools import docs
 
@@ -105,6 +106,18 @@ def test_every_reason_and_token_of_the_code_is_explained(reason):
 def test_the_conditions_page_explains_nothing_that_the_code_does_not_say():
     listed = {word for word in coded(page("reference/conditions.md")) if CAMEL_CASE.fullmatch(word)}
     assert listed <= REASONS
+
+
+def test_every_label_annotation_and_finalizer_of_the_code_is_listed():
+    listed = coded(page("reference/labels-and-annotations.md"))
+    finalizers = [
+        f for group in (api.CLAIM_FINALIZERS, api.ADDRESS_FINALIZERS) for names in group.values() for f in names
+    ]
+    labels = [api.CLUSTER_NAME_LABEL, api.PROVIDER_LABEL, api.PROVIDER_LABEL_VALUE]
+    annotations = [api.PAUSED_ANNOTATION, api.REQUESTED_ADDRESS_ANNOTATION]
+    own = [*finalizers, *api.GARBAGE_COLLECTOR_FINALIZERS, api.POOL_FINALIZER, api.GLOBAL_POOL_FINALIZER]
+    assert {*own, *labels, *annotations} <= listed
+    assert {label for crd in docs.definitions() for label in crd["metadata"]["labels"]} <= listed
 
 
 def test_every_finding_of_verify_is_explained_and_no_other():
