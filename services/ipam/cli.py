@@ -298,15 +298,12 @@ async def _import(options: argparse.Namespace) -> int:
             raise UnusableError(
                 f"the target has no namespace {', '.join(missing)}: create them or give --create-namespaces"
             )
-        worker = importer.Importer(session.client, session.clock, progress, dry_run=options.dry_run)
+        worker = importer.Importer(session.client, session.clock, progress, steps)
         if options.dry_run:
-            # The API server cannot check objects of namespaces that are not there.
-            steps = await worker.run(steps, unchecked=missing)
-        else:
+            steps = await worker.rehearse(missing)
+        elif any(step.verdict is Verdict.CREATE for step in steps):
             await importer.create_namespaces(session.client, missing)
-            steps = await worker.run(steps)
-            if any(step.verdict is Verdict.CREATE for step in steps):
-                steps = worker.confirm(steps, await session.take())
+            steps = importer.confirm(await worker.run(), await session.take())
     refused = [step for step in steps if step.verdict is Verdict.REFUSED]
     verdicts = Counter((step.obj.kind, step.verdict) for step in steps)
     if options.output == "table":

@@ -20,7 +20,7 @@ from services.ipam.api import PoolKey
 from services.ipam.caches import read_pool_spec
 from services.ipam.portable import identity, portable, resource_for, spec_type
 from services.ipam.slots import Use
-from services.runtime.kube.objects import KubeObject, view
+from services.runtime.kube.objects import KubeObject, view, with_annotations, with_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from services.ipam.snapshot import Snapshot
     from services.runtime.kube.resource import Resource
 
+IMPORT_ANNOTATION = "ipam.groundwork.dev/import"
+"""On IPReservations that an import keeps for a claim: the claim."""
 Place = tuple[str, int]
 """Domain and point."""
 
@@ -108,6 +110,20 @@ def differs(wanted: KubeObject, existing: KubeObject) -> str:
     return (
         f"it exists here and differs in {', '.join(fields)}: remove it, or leave it out of the stream" if fields else ""
     )
+
+
+def placeholder(obj: KubeObject, claim: ClaimKey) -> KubeObject:
+    """An IPReservation that keeps an address for a claim to come, in the form that no allocator touches."""
+    spec = view(obj.spec, api.ReservationSpec)
+    said = f"kept for the import of {claim}: import again, or delete this"
+    kept = msgspec.structs.replace(spec, claim=None, description=said)
+    return with_annotations(with_spec(obj, kept), {IMPORT_ANNOTATION: str(claim)})
+
+
+def is_placeholder(existing: KubeObject, claim: ClaimKey | None) -> bool:
+    """Tell whether an IPReservation keeps an address for the import of a claim."""
+    marked = (existing.metadata.annotations or {}).get(IMPORT_ANNOTATION) == str(claim)
+    return marked and not existing.deleting and view(existing.spec, api.ReservationSpec).claim is None
 
 
 def _comparable(obj: KubeObject) -> dict[str, Any]:
@@ -204,7 +220,7 @@ def _step(obj: KubeObject, known: _Known) -> Step:
     if pool is None and obj.kind != api.IP_RESERVATIONS.kind:
         return step.refused("its pool is another provider's")
     existing = known.existing.get(identity(obj))
-    if existing is None:
+    if existing is None or (claim is not None and is_placeholder(existing, claim)):
         return step
     reason = differs(obj, existing)
     return step.refused(reason) if reason else step._replace(verdict=Verdict.UNCHANGED)

@@ -571,6 +571,34 @@ def small_stream(tmp_path):
     return str(path)
 
 
+def test_an_import_goes_on_with_the_placeholders_of_one_that_was_cut_short(destination, tmp_path):
+    left = reservation("10.7.0.1", description="kept for an import")
+    left["metadata"]["annotations"] = {"ipam.groundwork.dev/import": "IPClaim x/one", "note": "y"}
+    destination.apply(left)
+    answer = run(destination, "import", "-ojson", "-f", small_stream(tmp_path))
+    assert (answer.code, answer.data["created"]) == (0, 4)
+    made = listed(destination, "ipreservations")["ipam.groundwork.dev", "", "default.10.7.0.1"]
+    assert made["spec"] == {
+        "address": "10.7.0.1",
+        "domain": "default",
+        "claim": {"kind": "IPClaim", "namespace": "x", "name": "one"},
+        "pool": {"kind": "IPPool", "namespace": "x", "name": "p"},
+    }
+    assert made["metadata"]["annotations"] == {"note": "y"}
+
+
+def test_nothing_stays_behind_of_claims_whose_pool_the_api_server_refuses(destination, tmp_path):
+    path = Path(small_stream(tmp_path))
+    path.write_text(path.read_text().replace("namePrefix: p", "namePrefix: ''"))
+    answer = run(destination, "import", "-ojson", "-f", str(path))
+    assert answer.code == 1
+    assert (answer.data["created"], answer.data["refused"]) == (0, 4)
+    reasons = {item["object"]: item["reason"] for item in answer.data["refusals"]}
+    assert "the API server refuses it" in reasons["IPPool x/p"]
+    assert reasons["IPReservation default.10.7.0.1"] == "IPPool x/p, which it belongs to, is refused"
+    assert ("ipam.groundwork.dev", "", "default.10.7.0.1") not in listed(destination, "ipreservations")
+
+
 def test_an_import_survives_a_restart_of_the_api_server(destination, monkeypatch, tmp_path, capsys):
     at = At(monkeypatch, first=destination.kill_apiserver, second=destination.start_apiserver)
     code = ipam.main(["import", "-f", small_stream(tmp_path), f"--kubeconfig={destination.kubeconfig}"])

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 import yaml
 
-from services.ipam.importplan import Verdict, plan
+from services.ipam.api import ClaimKey
+from services.ipam.importplan import Verdict, placeholder, plan
 from services.ipam.portable import StreamError, choose, identity, portable, read, write
 from tests.support.ipam_snapshot import address, bound, claim, pool, reservation, snapshot
 
@@ -354,3 +355,13 @@ def test_objects_are_written_in_the_version_that_the_target_serves(version):
     written = {step.obj.kind: step.obj.apiVersion for step in steps}
     assert written["IPAddressClaim"] == written["IPAddress"] == f"ipam.cluster.x-k8s.io/{version}"
     assert written["IPPool"] == "ipam.metal3.io/v1alpha1"
+
+
+def test_an_address_kept_by_an_import_that_was_cut_short_is_no_conflict():
+    stream = stream_of(pool(), bound("one", "10.0.0.1"))
+    (lock,) = [obj for obj in stream if obj.kind == "IPReservation"]
+    left = placeholder(lock, ClaimKey("IPClaim", "a", "one"))
+    assert "claim" not in msgspec.json.decode(left.spec)
+    assert set(verdicts(stream, left).values()) == {Verdict.CREATE}
+    other = placeholder(lock, ClaimKey("IPClaim", "a", "two"))
+    assert "differs in spec.claim" in refusals(stream, other)["IPReservation default.10.0.0.1"]
