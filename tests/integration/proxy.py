@@ -129,6 +129,7 @@ class HttpProxy:
         self._stack = contextlib.AsyncExitStack()
         self.fault = None
         self.requests = []
+        self.watches = []
         self.url = ""
 
     async def __aenter__(self):
@@ -148,6 +149,12 @@ class HttpProxy:
         await self._stack.aclose()
         await asyncio.sleep(0)
 
+    def cut_watches(self):
+        """Cut the connections of the watches that are open."""
+        for transport in self.watches:
+            transport.abort()
+        self.watches.clear()
+
     async def _handle(self, request):
         self.requests.append(request)
         if self.fault is not None and (answer := self.fault(request)) is not None:
@@ -158,6 +165,8 @@ class HttpProxy:
             passed = {name: value for name, value in upstream.headers.items() if name.lower() not in HOP_HEADERS}
             response = web.StreamResponse(status=upstream.status, headers=passed)
             await response.prepare(request)
+            if "watch" in request.query:
+                self.watches.append(request.transport)
             try:
                 async for chunk in upstream.content.iter_any():
                     await response.write(chunk)

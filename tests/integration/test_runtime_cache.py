@@ -23,6 +23,7 @@ from tests.integration.proxy import HttpProxy, TcpProxy, kubeconfig_at, refusal
 from tools.cluster import Cluster
 
 INACTIVITY = 2.0  # seconds; the default waits for more than a minute
+VICTIM = "victim"  # an object that no writer writes again
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,12 @@ class Writers:
     def stop(self):
         self._open = False
 
+    async def create(self, name):
+        await self._client.create(CONFIG_MAPS, config_map(name, self._namespace))
+
+    async def delete(self, name):
+        await self._client.delete(CONFIG_MAPS, name, self._namespace)
+
     async def _write_on(self, owner, chance):
         while self._open:
             try:
@@ -147,9 +154,10 @@ class Writers:
 
 
 async def compaction(cluster, proxy, writers):
-    """The watch is frozen while the history it would resume from is thrown away."""
+    """The watch is frozen while an object is deleted and the history it would resume from is thrown away."""
     before = writers.writes
     proxy.freeze()
+    await writers.delete(VICTIM)
     await eventually(lambda: writers.writes > before + 20)
     await asyncio.to_thread(cluster.expire_watches)
 
@@ -216,8 +224,10 @@ async def test_a_store_comes_through(own, own_namespace, tmp_path, fault, cause)
                 inactivity=INACTIVITY,
             )
             writers = Writers(direct, own_namespace, watched.store)
+            await writers.create(VICTIM)
             async with running(reflector.run()):
                 await asyncio.wait_for(watched.store.wait_synced(), 30)
+                assert ObjectKey(own_namespace, VICTIM) in watched.store
                 writing = asyncio.ensure_future(writers.run())
                 await eventually(lambda: writers.writes > 50)
                 await fault(own, proxy, writers)
@@ -387,7 +397,13 @@ def definition(group, plural, kind, versions):
     }
 
 
-async def test_a_resource_that_is_installed_later_is_followed_and_one_that_is_removed_is_empty(own, own_namespace):
+async def test_a_resource_that_is_installed_later_is_followed_and_one_that_is_removed_is_empty(
+    own, own_namespace, monkeypatch
+):
+    # Nobody tries again within the time of this test, unless a change of what is served wakes it.
+    monkeypatch.setattr("services.runtime.cache.decide.BASE_DELAY", 600.0)
+    monkeypatch.setattr("services.runtime.cache.decide.MAX_DELAY", 600.0)
+    patience = 0.999
     group = f"g{random.getrandbits(32):x}.example.com"
     candidates = [Resource(group, version_, "widgets", "Widget", namespaced=True) for version_ in ("v2", "v1")]
     watched = Watched("widgets")
@@ -400,8 +416,7 @@ async def test_a_resource_that_is_installed_later_is_followed_and_one_that_is_re
             clock=SystemClock(),
             namespace=own_namespace,
             discovery=discovery,
-            # So long between two tries that only a change of what is served can explain what follows.
-            jitter=lambda: 0.999,
+            jitter=lambda: patience,
         )
         async with running(discovery.run(), reflector.run()):
             await asyncio.wait_for(watched.store.wait_synced(), 30)
@@ -409,6 +424,7 @@ async def test_a_resource_that_is_installed_later_is_followed_and_one_that_is_re
             assert reflector.trouble is Trouble.UNSERVED
             assert await discovery.served(group) == set()
 
+            patience = 0.001  # for what happens between a definition and its being served
             await asyncio.to_thread(own.install_crds, definition(group, "widgets", "Widget", ["v1"]))
             widget = KubeObject(
                 apiVersion=f"{group}/v1",
@@ -465,3 +481,41 @@ async def test_a_restart_of_the_server_does_not_empty_a_store_of_custom_resource
                 await eventually(lambda: reflector.trouble is None)
             await watched.as_listed(client, gadgets, own_namespace)
     assert watched.removed == []
+
+
+async def test_a_word_that_a_resource_is_not_served_does_not_empty_a_store_until_it_is_repeated(
+    cluster, namespace, tmp_path
+):
+    watched = Watched("doubted")
+    async with HttpProxy(cluster.kubeconfig) as proxy, connected(cluster.kubeconfig) as direct:
+        path = kubeconfig_at(cluster.kubeconfig, proxy.url, tmp_path / "kubeconfig")
+        await direct.create(CONFIG_MAPS, config_map("a", namespace))
+        async with connected(path) as client:
+            reflector = Reflector(
+                client,
+                CONFIG_MAPS,
+                watched.store,
+                clock=SystemClock(),
+                as_=ConfigMap,
+                namespace=namespace,
+                jitter=lambda: 0.01,
+            )
+            refused = 0
+
+            def not_found(times):
+                def fault(_):
+                    nonlocal refused
+                    refused += 1
+                    return refusal(404, body="404 page not found") if refused <= times else None
+
+                return fault
+
+            async with running(reflector.run()):
+                await asyncio.wait_for(watched.store.wait_synced(), 30)
+                for times, removed in ((2, []), (3, [ObjectKey(namespace, "a")])):
+                    refused, proxy.fault = 0, not_found(times + 1)  # the first one ends the watch
+                    await eventually(lambda: proxy.watches)
+                    proxy.cut_watches()
+                    await eventually(lambda: refused > times + 1 and reflector.trouble is None)  # noqa: B023 - at once
+                    assert watched.removed == removed
+                    assert len(watched.store) == 1

@@ -170,6 +170,35 @@ async def test_a_list_is_complete_over_pages_and_names_what_its_items_are(client
     assert {len(memoryview(item.data)) for item in bare.items} == {0}
 
 
+@pytest.mark.parametrize(("times", "complete"), [(1, True), (3, True), (4, False)])
+async def test_a_list_whose_snapshot_expires_starts_again_but_not_forever(
+    proxied, namespace, monkeypatch, times, complete
+):
+    monkeypatch.setattr("services.runtime.kube.transport.PAGE", 2)
+    proxy, client = proxied
+    for number in range(5):
+        await client.create(CONFIG_MAPS, config_map(f"m{number}", namespace))
+    expired = {"kind": "Status", "code": 410, "reason": "Expired", "message": "the continue parameter is too old"}
+    left = times
+
+    def fault(request):
+        nonlocal left
+        if "continue" not in request.query or not left:
+            return None
+        left -= 1
+        return refusal(410, body=expired)
+
+    proxy.fault = fault
+    if complete:
+        assert (
+            len((await client.list(CONFIG_MAPS, namespace, field_selector="metadata.name!=kube-root-ca.crt")).items)
+            == 5
+        )
+    else:
+        with pytest.raises(errors.Gone):
+            await client.list(CONFIG_MAPS, namespace)
+
+
 async def test_a_guarded_client_refuses_to_write_and_reads_on(client, namespace):
     allowed = True
 

@@ -57,7 +57,7 @@ def outcome_of(action, chance, *, populated):
             return ListFailed(chance.trouble, populated, chance.retry_after)
         case Watch(resource_version=resource_version):
             end = int(resource_version) + (chance.progress if chance.flag else 0)
-            return WatchEnded(str(end), chance.flag, chance.trouble, chance.retry_after)
+            return WatchEnded(str(end), chance.flag, chance.trouble, chance.retry_after, lasted=chance.spread * 20)
 
 
 @given(strategies.lists(CHANCES, max_size=60))

@@ -37,6 +37,8 @@ RETRY_AFTER_LIMIT = 120.0
 SILENT_LIMIT = 5
 """Watches in a row without a single row, bookmarks included, after which the version they resume from is distrusted."""
 UNSERVED_LIMIT = 3
+STEADY = 10.0
+"""Seconds after which an open watch counts as a success, though nothing may have happened in it."""
 
 
 class Trouble(Enum):
@@ -80,12 +82,16 @@ class ListFailed(Struct, frozen=True):
 
 
 class WatchEnded(Struct, frozen=True):
-    """A watch ended at `resource_version`, the last one it told; without trouble when the server closed it properly."""
+    """A watch ended at `resource_version`, the last one it told; without trouble when the server closed it properly.
+
+    `delivered` tells whether there was any row, bookmarks included; `lasted` is in seconds.
+    """
 
     resource_version: str
     delivered: bool
     trouble: Trouble | None = None
     retry_after: float | None = None
+    lasted: float = 0.0
 
 
 class Resumed(Struct, frozen=True):
@@ -151,7 +157,7 @@ def _watch_ended(state: State, outcome: WatchEnded, spread: float) -> tuple[Stat
     state = replace(
         state,
         resource_version=outcome.resource_version,
-        attempt=0 if outcome.delivered else state.attempt,
+        attempt=0 if outcome.delivered or outcome.lasted >= STEADY else state.attempt,
         silent=silent,
         trouble=outcome.trouble,
     )

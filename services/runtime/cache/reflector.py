@@ -121,6 +121,8 @@ class Reflector(Generic[T]):
             before = self._state
             self._state, action = decide.step(before, outcome, self._jitter())
             self._report(before.trouble)
+            if isinstance(outcome, decide.ListFailed | decide.WatchEnded) and outcome.trouble is not None:
+                _TROUBLES.labels(self.store.name, outcome.trouble.value).inc()
             match action:
                 case decide.List():
                     outcome = await self._list()
@@ -170,20 +172,23 @@ class Reflector(Generic[T]):
             opened=self._opened,
         )
         loop = asyncio.get_running_loop()
-        armed = loop.time()
+        began = armed = loop.time()
+        trouble: Trouble | None = None
+        retry_after: float | None = None
         try:
             async with asyncio.timeout(self._inactivity) as watchdog, aclosing(events):
                 async for event in events:
                     if not self._take(event):
-                        return decide.WatchEnded(self._last, self._delivered, Trouble.REWOUND)
+                        trouble = Trouble.REWOUND
+                        break
                     now = loop.time()
                     # Moving a timer costs more than taking an event, so it is moved only when that begins to matter.
                     if now - armed > self._inactivity / 16:
                         watchdog.reschedule(now + self._inactivity)
                         armed = now
         except (KubeError, msgspec.MsgspecError, TimeoutError) as error:
-            return decide.WatchEnded(self._last, self._delivered, self._explain(error), _retry_after(error))
-        return decide.WatchEnded(self._last, self._delivered)
+            trouble, retry_after = self._explain(error), _retry_after(error)
+        return decide.WatchEnded(self._last, self._delivered, trouble, retry_after, loop.time() - began)
 
     def _take(self, event: WatchEvent) -> bool:
         """Feed one row to the store; False when it belongs to another history than the one followed so far."""
@@ -230,9 +235,7 @@ class Reflector(Generic[T]):
 
     def _explain(self, error: Exception) -> Trouble:
         self._error = error
-        trouble = decide.classify(error)
-        _TROUBLES.labels(self.store.name, trouble.value).inc()
-        return trouble
+        return decide.classify(error)
 
     def _report(self, before: Trouble | None) -> None:
         """Log a change from following to not following, from one cause to another, and back; never the same twice."""

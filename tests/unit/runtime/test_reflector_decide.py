@@ -3,6 +3,7 @@ import pytest
 
 from services.runtime.cache.decide import (
     SILENT_LIMIT,
+    STEADY,
     UNSERVED_LIMIT,
     List,
     Listed,
@@ -25,8 +26,8 @@ HALF = 0.5  # the jitter of these tests
 FIRST, SECOND, THIRD = (backoff(attempt, HALF) for attempt in range(3))
 
 
-def ended(trouble=None, *, delivered, resource_version="7", retry_after=None):
-    return WatchEnded(resource_version, delivered, trouble, retry_after)
+def ended(trouble=None, *, delivered, resource_version="7", retry_after=None, lasted=0.0):
+    return WatchEnded(resource_version, delivered, trouble, retry_after, lasted)
 
 
 # One row: a state, what happened, and what is done about it.
@@ -52,6 +53,11 @@ TABLE = {
     "a lost connection that had delivered waits shortly": (
         State("5", attempt=6),
         ended(Trouble.UNREACHABLE, delivered=True),
+        Pause(FIRST),
+    ),
+    "a lost connection that had been open for a while waits shortly": (
+        State("5", attempt=6),
+        ended(Trouble.UNREACHABLE, delivered=False, lasted=STEADY),
         Pause(FIRST),
     ),
     "a silent connection is opened again": (State("5"), ended(Trouble.SILENT, delivered=False), Pause(FIRST)),
