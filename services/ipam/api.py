@@ -167,11 +167,14 @@ class AddressCounts(_Api, frozen=True, omit_defaults=False):
 
 
 class PoolStatus(_Api, frozen=True):
-    """Status of IPPool and GlobalIPPool; `indexes` and `lastUpdated` are metal3's."""
+    """Status of IPPool and GlobalIPPool; `lastUpdated`, `indexes` and the three of capacity are metal3's."""
 
     last_updated: str | None = None
     indexes: dict[str, str] | None = None
     ip_addresses: AddressCounts | None = None
+    capacity: int | None = None
+    available_ip_count: int | None = msgspec.field(name="availableIPCount", default=None)
+    capacity_capped: bool | None = None
     conditions: tuple[Condition, ...] = ()
     observed_generation: int = 0
 

@@ -121,10 +121,11 @@ class PoolReconciler:
         status["conditions"] = msgspec.to_builtins(after)
         status["ipAddresses"] = msgspec.to_builtins(facts.counts)
         status["observedGeneration"] = obj.metadata.generation
-        if facts.indexes is None:
-            status.pop("indexes", None)
-        else:
-            status["indexes"] = facts.indexes
+        for name, value in {**poolstatus.capacity(facts), "indexes": facts.indexes}.items():
+            if value is None:
+                status.pop(name, None)
+            else:
+                status[name] = value
         if with_status(obj, status) is obj:
             return
         status["lastUpdated"] = conditions.timestamp(now)

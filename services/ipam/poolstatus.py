@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from services.ipam import api, intervals
+from services.ipam.poolstate import MAX_INT64
 from services.runtime.kube.conditions import FALSE, TRUE, Condition
 
 if TYPE_CHECKING:
@@ -42,6 +43,16 @@ class Facts(NamedTuple):
 def conditions(facts: Facts) -> tuple[Condition, ...]:
     """Ready, AddressesAvailable and NoOverlap."""
     return (_ready(facts), _available(facts), _no_overlap(facts))
+
+
+def capacity(facts: Facts) -> dict[str, int | bool | None]:
+    """metal3's own counts; None for what is left out."""
+    capped = facts.counts.total >= MAX_INT64
+    return {
+        "capacity": facts.counts.total,
+        "capacityCapped": capped,
+        "availableIPCount": None if capped else facts.counts.total - facts.counts.used,
+    }
 
 
 def _ready(facts: Facts) -> Condition:

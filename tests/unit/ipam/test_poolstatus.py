@@ -70,3 +70,17 @@ def test_a_message_names_the_first_few_and_counts_the_rest():
     many = tuple(PoolKey("IPPool", "ns", f"p{n}") for n in range(8))
     message = poolstatus.conditions(HEALTHY._replace(overlaps=many))[2].message
     assert message == "Shares addresses with " + ", ".join(f"IPPool ns/p{n}" for n in range(5)) + ", and 3 more"
+
+
+CAPACITIES = {
+    "countable": (
+        (1 << 63) - 2,
+        {"capacity": (1 << 63) - 2, "capacityCapped": False, "availableIPCount": (1 << 63) - 5},
+    ),
+    "capped": ((1 << 63) - 1, {"capacity": (1 << 63) - 1, "capacityCapped": True, "availableIPCount": None}),
+}
+
+
+@pytest.mark.parametrize(("total", "shown"), CAPACITIES.values(), ids=CAPACITIES.keys())
+def test_metal3s_counts_are_left_out_where_they_would_be_wrong(total, shown):
+    assert poolstatus.capacity(HEALTHY._replace(counts=AddressCounts(total=total, used=3))) == shown
