@@ -42,12 +42,13 @@ test: binaries ## all tests but e2e and bench (TESTS=tests/unit or ARGS="-k name
 	@$(PYTEST) $(TESTS) --ignore=tests/e2e --ignore=tests/bench $(ARGS)
 
 .PHONY: check
-check: $(READY) ## linters, types, import contracts, and that CRDs and structs agree
+check: $(READY) ## linters, types, import contracts, and that CRDs, structs and docs agree
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(VENV)/bin/lint-imports
 	@$(PY) -m tools.check_crds
+	@$(PY) -m tools.docs --check
 
 .PHONY: faults
 faults: binaries ## only the fault tests: killed servers, lost watches, full disks
