@@ -152,7 +152,8 @@ class ClaimReconciler:
             again = max(0.0, refusal.until - world.now) if refusal.until is not None else None
         else:
             self._ledger.stop_waiting(claim.key)
-        for obj in self._caches.reservations.by_index("held", claim.key):
+        # A claim that has an IPAddress is refused only while its pool is not there, and keeps it.
+        for obj in () if world.holdings else self._caches.reservations.by_index("held", claim.key):
             await self._reservations.let_go(world.key, obj, keep=False)
         before = kinds.ready(claim)
         obj = kinds.refused(claim, decision.reason, decision.message, self._clock.now())
