@@ -3,7 +3,7 @@
 Responsible for: the rules of the Cluster API IPAM contract and metal3's, in order of precedence; each rule is one
 branch of `decide`.
 Invariants: a claim that has an address keeps it; a paused one is left alone; nothing is returned while somebody else's
-finalizer says that it is in use; a refused claim holds nothing.
+finalizer says that it is in use; a refused claim holds nothing but an IPAddress that it already had.
 Must not know: the API server, stores, the clock (`World.now` is Unix seconds).
 """
 
@@ -63,7 +63,8 @@ class World(NamedTuple):
     orphans_deleting: bool = False
     """Deletion of one of the IPAddresses of a claim that does not exist was requested."""
     complete: bool = False
-    """The IPAddress that status names has our finalizer and its reservation names this claim."""
+    """Status says that it has an address and nothing else; the IPAddress named there has our finalizer, and its
+    reservation names this claim."""
     name_taken: bool = False
     """An IPAddress of another provider has the name that this claim's has to have."""
 

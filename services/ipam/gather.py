@@ -103,7 +103,7 @@ def _sticky(caches: Caches, key: ClaimKey, domain: str | None) -> int | None:
 
 def _complete(caches: Caches, claim: Claim, holdings: tuple[Holding, ...], domain: str) -> bool:
     named = next((h for h in holdings if h.name == claim.bound), None)
-    if named is None or not claim.protected:
+    if named is None or not claim.protected or not kinds.says_bound(claim):
         return False
     obj = caches.addresses[claim.key.kind].get(ObjectKey(named.namespace, named.name))
     slot = caches.ledger.slot(domain, named.at)

@@ -251,10 +251,21 @@ def refused(claim: Claim, reason: str, message: str, now: datetime) -> KubeObjec
 
 def ready(claim: Claim) -> Condition | None:
     """The claim's Ready condition as it stands."""
-    status: dict[str, Any] = view(claim.obj.status, dict[str, Any])
-    if claim.obj.apiVersion == _CAPI_V1BETA1:
-        status = status.get("v1beta2") or {}
-    return conditions.find(_conditions(status), api.READY)
+    return _ready_of(view(claim.obj.status, dict[str, Any]), old_style=claim.obj.apiVersion == _CAPI_V1BETA1)
+
+
+def says_bound(claim: Claim) -> bool:
+    """Tell whether the claim's status has nothing to say but that it has an address."""
+    found = ready(claim)
+    told = claim.key.kind == METAL3 and view(claim.obj.status, api.IPClaimStatus).error_message is not None
+    return found is not None and found.status == conditions.TRUE and not told
+
+
+def _ready_of(status: dict[str, Any], *, old_style: bool) -> Condition | None:
+    today = status.get("v1beta2") or {} if old_style else status
+    found = conditions.find(_conditions(today), api.READY)
+    # A Cluster API before 1.9 keeps the conditions of the old shape alone.
+    return found or (conditions.find(_conditions(status), api.READY) if old_style else None)
 
 
 def _conditions(status: dict[str, Any]) -> tuple[Condition, ...]:
@@ -263,27 +274,38 @@ def _conditions(status: dict[str, Any]) -> tuple[Condition, ...]:
 
 def _with_ready(claim: Claim, changes: dict[str, Any], ready_now: Condition, now: datetime) -> KubeObject:
     status: dict[str, Any] = view(claim.obj.status, dict[str, Any])
-    old_style = claim.obj.apiVersion == _CAPI_V1BETA1
-    holder = dict(status.get("v1beta2") or {}) if old_style else status
     ready_now = msgspec.structs.replace(ready_now, observedGeneration=claim.obj.metadata.generation)
-    current = _conditions(holder)
-    holder["conditions"] = msgspec.to_builtins(conditions.set_condition(current, ready_now, now))
-    if old_style:
-        # v1beta1 kept conditions of another shape in status.conditions, which its readers look at.
-        status["v1beta2"] = holder
-        since = conditions.find(_conditions(holder), api.READY)
-        legacy: dict[str, Any] = {"type": api.READY, "status": ready_now.status, "message": ready_now.message}
-        legacy["lastTransitionTime"] = since.lastTransitionTime if since else conditions.timestamp(now)
-        if ready_now.status == conditions.FALSE:
-            legacy |= {"reason": ready_now.reason, "severity": "Error"}
-        others = [c for c in status.get("conditions") or [] if c.get("type") != api.READY]
-        status["conditions"] = [*others, legacy]
+    if claim.obj.apiVersion == _CAPI_V1BETA1:
+        _set_old_ready(status, ready_now, now)
+    else:
+        status["conditions"] = msgspec.to_builtins(conditions.set_condition(_conditions(status), ready_now, now))
     for name, value in changes.items():
         if value is None:
             status.pop(name, None)
         else:
             status[name] = value
     return with_status(claim.obj, status)
+
+
+def _set_old_ready(status: dict[str, Any], ready_now: Condition, now: datetime) -> None:
+    """Set the condition in both shapes of v1beta1, which keeps today's under `v1beta2` since Cluster API 1.9."""
+    before = _ready_of(status, old_style=True)
+    same = before is not None and before.status == ready_now.status
+    since = before.lastTransitionTime if same and before is not None else None
+    legacy: dict[str, Any] = {"type": api.READY, "status": ready_now.status, "message": ready_now.message}
+    legacy["lastTransitionTime"] = since or conditions.timestamp(now)
+    if ready_now.status == conditions.FALSE:
+        legacy |= {"reason": ready_now.reason, "severity": "Error"}
+    others = [c for c in status.get("conditions") or [] if c.get("type") != api.READY]
+    dropped = "v1beta2" not in status and legacy in (status.get("conditions") or [])
+    status["conditions"] = [*others, legacy]
+    if dropped:
+        return  # by the server, to which it is unknown: writing it again would never end
+    today = dict(status.get("v1beta2") or {})
+    stamped = msgspec.structs.replace(ready_now, lastTransitionTime=legacy["lastTransitionTime"])
+    kept = [c for c in _conditions(today) if c.type != api.READY]
+    today["conditions"] = msgspec.to_builtins([*kept, stamped])
+    status["v1beta2"] = today
 
 
 def reservation_name(domain: str, at: int) -> str:
