@@ -92,10 +92,17 @@ class Caches:
         """Place of a claim among those that wait: creation time, then order of arrival."""
         return (obj.metadata.creationTimestamp or "", self.arrivals.get(key, 0))
 
-    def group_of(self, key: ClaimKey) -> PoolKey | None:
-        """Pool that a claim asks for: claims are worked on by pools in turn. None when it is gone or not ours."""
+    def group_of(self, key: ClaimKey) -> tuple[PoolKey | None, bool] | None:
+        """Claims are worked on by groups in turn: of each pool those that wait, and those that have their address.
+
+        So nobody waits for another pool's claims nor, after a start, until all that are bound were looked at. None when
+        the claim is gone or not ours.
+        """
         obj = self.claim(key)
-        return kinds.read_claim(key.kind, obj).pool if obj is not None else None
+        if obj is None:
+            return None
+        claim = kinds.read_claim(key.kind, obj)
+        return claim.pool, bool(claim.bound)
 
     def pool(self, key: PoolKey) -> KubeObject | None:
         """Pool object by key."""
