@@ -269,7 +269,9 @@ async def test_a_store_comes_through_an_overloaded_server(own, own_namespace, tm
                 assert not watched.store.synced
                 proxy.fault = None
                 await asyncio.wait_for(watched.store.wait_synced(), 30)
+                await eventually(lambda: proxy.watches)
                 proxy.fault = lambda _: refusal(status)
+                proxy.cut_watches()
                 await eventually(lambda: reflector.trouble is Trouble.OVERLOADED)
                 proxy.fault = None
                 after = writers.writes

@@ -252,6 +252,25 @@ async def test_a_watch_shows_changes_in_order_with_lines_of_any_length(client, n
     assert opened == [True]
 
 
+async def test_open_watches_leave_room_for_requests(cluster, namespace, monkeypatch):
+    monkeypatch.setattr("services.runtime.kube.config.CONNECTION_LIMIT", 2)
+    async with connected(cluster.kubeconfig) as client, asyncio.TaskGroup() as group:
+        opened = asyncio.Semaphore(0)
+
+        async def watch():
+            async for _ in client.watch(
+                CONFIG_MAPS, namespace, resource_version="", timeout_seconds=60, opened=opened.release
+            ):
+                pass
+
+        watches = [group.create_task(watch()) for _ in range(5)]
+        for _ in watches:
+            await asyncio.wait_for(opened.acquire(), 10)
+        await client.create(CONFIG_MAPS, config_map("a", namespace))
+        for task in watches:
+            task.cancel()
+
+
 async def test_a_watch_from_an_impossible_version_raises(client, namespace):
     with pytest.raises(errors.ApiError):
         async for _ in client.watch(CONFIG_MAPS, namespace, resource_version="abc", timeout_seconds=1):

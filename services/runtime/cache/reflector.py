@@ -145,6 +145,7 @@ class Reflector(Generic[T]):
                 label_selector=self._label_selector,
                 as_=self._as,
                 metadata_only=self._metadata_only,
+                known=self.store.known,
             )
         except (KubeError, msgspec.MsgspecError) as error:
             if isinstance(error, NotFound) and self._discovery is not None:

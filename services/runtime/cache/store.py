@@ -138,6 +138,15 @@ class Store(Generic[T]):
             self._awaited.add(scope)
             self._synced.clear()
 
+    def known(self, obj: T) -> T:
+        """Return our instance of `obj` if we have this very state of it: a list need not hold everything twice."""
+        record = self._records.get(obj.key)
+        if record is None:
+            return obj
+        have: T = record[0]
+        same = have.metadata.resourceVersion == obj.metadata.resourceVersion and have.metadata.uid == obj.metadata.uid
+        return have if same else obj
+
     def replace(self, items: Iterable[T], resource_version: str, scope: str = "") -> None:
         """Take a complete list of `scope` (a namespace, "" for everything) as the truth at `resource_version`.
 

@@ -37,7 +37,9 @@ EXPIRY_MARGIN = 60.0
 RETRY_PERIOD = 10.0
 CONNECT_TIMEOUT = 5.0
 CONNECTION_LIMIT = 128
-KEEPALIVE = 60.0
+"""Requests in flight at a time; more of them wait. Streams are not counted: they would take every connection."""
+KEEPALIVE = 30.0
+"""Seconds for which an idle connection is kept: shorter than what load balancers in front of API servers allow."""
 
 _logger = log.get("runtime.config")
 
@@ -86,14 +88,17 @@ class Connection:
         self.renew_at: float | None = None
         self._take(settings)
 
-    def session(self) -> aiohttp.ClientSession:
-        """Return a new session for this server; the caller closes it.
+    def session(self, *, streams: bool = False) -> aiohttp.ClientSession:
+        """Return a new session for this server, for requests or for `streams` without end; the caller closes it.
 
         No cookies, no proxies of the environment, no automatic headers: a request is exactly what the transport asks
         for.
         """
         connector = aiohttp.TCPConnector(
-            ssl=self.tls or True, limit=CONNECTION_LIMIT, keepalive_timeout=KEEPALIVE, ttl_dns_cache=30
+            ssl=self.tls or True,
+            limit=0 if streams else CONNECTION_LIMIT,
+            keepalive_timeout=KEEPALIVE,
+            ttl_dns_cache=30,
         )
         return aiohttp.ClientSession(
             connector=connector,

@@ -193,7 +193,7 @@ def compact(obj: O) -> O:
             force_setattr(obj, name, value.copy())
     force_setattr(meta, "namespace", intern(meta.namespace))
     if meta.creationTimestamp is not None:  # objects made in one go share their second
-        force_setattr(meta, "creationTimestamp", intern(meta.creationTimestamp))
+        force_setattr(meta, "creationTimestamp", _share(meta.creationTimestamp))
     if meta.finalizers:
         force_setattr(meta, "finalizers", _share(meta.finalizers))
     if meta.ownerReferences:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 PAGE = 500
 LIST_RESTARTS = 3
+LIST_TIMEOUT = 30.0
+"""Seconds for one page, at least: a server under load queues lists for longer than anything else."""
 METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{JSON}"
 METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1,{JSON}"
 
@@ -95,35 +97,44 @@ class Client:
         field_selector: str = "",
         as_: type[O] = KubeObject,  # type: ignore[assignment]  # O's default
         metadata_only: bool = False,
+        known: Callable[[O], O] | None = None,
     ) -> ObjectList[O]:
         """Return all objects of a namespace, or of all namespaces, as one consistent snapshot.
 
         Read in pages. When the snapshot expires on the way the list starts again, a few times, and then raises Gone.
+        `known` may give an equal object in place of each new one, so that a page of known objects costs no memory.
         """
         path = resource.path(namespace)
         query = _selectors(label_selector, field_selector)
         accept = METADATA_LIST if metadata_only else JSON
         for attempt in range(LIST_RESTARTS + 1):
             try:
-                return await self._list(resource, path, query, accept, as_)
+                return await self._list(resource, path, query, accept, as_, known)
             except Gone:
                 if attempt == LIST_RESTARTS:
                     raise
         raise AssertionError("unreachable")
 
     async def _list(
-        self, resource: Resource, path: str, query: dict[str, str], accept: str, as_: type[O]
+        self,
+        resource: Resource,
+        path: str,
+        query: dict[str, str],
+        accept: str,
+        as_: type[O],
+        known: Callable[[O], O] | None,
     ) -> ObjectList[O]:
         items: list[O] = []
+        timeout = max(self._wire.timeout, LIST_TIMEOUT)
         parameters = {"limit": str(PAGE), **query}
         while True:
-            data = await self._wire.send("GET", f"{path}?{urlencode(parameters)}", accept=accept)
+            data = await self._wire.send("GET", f"{path}?{urlencode(parameters)}", accept=accept, timeout=timeout)
             page = decode_page(data, as_)
             for item in page.items or ():
                 if not item.kind:
                     force_setattr(item, "kind", resource.kind)
                     force_setattr(item, "apiVersion", resource.api_version)
-                items.append(item)
+                items.append(item if known is None else known(item))
             if not page.metadata.continue_:
                 return ObjectList(items, page.metadata.resourceVersion)
             parameters["continue"] = page.metadata.continue_

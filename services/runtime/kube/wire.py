@@ -1,10 +1,10 @@
 """One HTTP exchange with the API server: bytes out, bytes in, every failure one of our own types.
 
-Responsible for: the aiohttp session, headers prepared once, a timeout on every exchange, the one retry after a 401 with
+Responsible for: the aiohttp sessions, headers prepared once, a timeout on every exchange, the one retry after a 401 with
 renewed credentials, client-go's request metrics, and splitting a stream into lines of any length.
-Invariants: nothing of aiohttp gets out of here. A connection that carried a 401 is closed, so that a renewed client
-certificate is used. aiohttp repeats a request of an idempotent method once when a kept-alive connection turns out to be
-closed; that is safe for our PUT and DELETE, whose preconditions make a repetition fail with 409 or 404.
+Invariants: nothing of aiohttp gets out of here. The retry after a 401 goes over another connection, so that a renewed
+client certificate counts. aiohttp repeats a request of an idempotent method once when a kept-alive connection turns out
+to be closed; that is safe for our PUT and DELETE, whose preconditions make a repetition fail with 409 or 404.
 Must not know: resources, objects.
 """
 
@@ -47,13 +47,13 @@ DURATION = metrics.histogram(
 
 
 class Wire:
-    """A session with one API server; opened and closed by the Client that owns it."""
+    """The sessions with one API server; opened and closed by the Client that owns them."""
 
     def __init__(self, connection: Connection, user_agent: str, timeout: float) -> None:
         self.connection = connection
         self.timeout = timeout
         self._user_agent = user_agent
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: tuple[aiohttp.ClientSession, aiohttp.ClientSession] | None = None
         self._host = URL(connection.url).authority
         self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
         self._headers: dict[tuple[str, str], CIMultiDict[str]] = {}
@@ -62,15 +62,16 @@ class Wire:
         self._observers: dict[str, Callable[[float], None]] = {}
 
     async def __aenter__(self) -> Self:
-        """Open the session."""
-        self._session = self.connection.session()
+        """Open a session for requests and one for streams."""
+        self._sessions = self.connection.session(), self.connection.session(streams=True)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close the session and its connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        """Close the sessions and their connections."""
+        if self._sessions is not None:
+            for session in self._sessions:
+                await session.close()
+            self._sessions = None
             await asyncio.sleep(0)  # an aborted transport closes its socket in the next turn of the loop
 
     async def send(
@@ -150,22 +151,19 @@ class Wire:
             await connection.renew()
         authorization = connection.authorization
         response = await self._exchange(method, path, body, self._prepared(content_type, accept, extra), limit)
-        if response.status == UNAUTHORIZED:
-            _abort(response)
-            if await connection.renew(authorization, force=True):
-                return await self._exchange(method, path, body, self._prepared(content_type, accept, extra), limit)
-            raise from_status(UNAUTHORIZED, b"")
-        return response
+        if response.status != UNAUTHORIZED or not await connection.renew(authorization, force=True):
+            return response
+        _abort(response)
+        return await self._exchange(method, path, body, self._prepared(content_type, accept, extra), limit)
 
     async def _exchange(
         self, method: str, path: str, body: bytes | None, headers: CIMultiDict[str], limit: aiohttp.ClientTimeout
     ) -> aiohttp.ClientResponse:
-        session = self._session
-        if session is None:
+        if self._sessions is None:
             raise RuntimeError("the client is used outside its `async with`")
         connection = self.connection
         try:
-            response = await session.request(
+            response = await self._sessions[limit.total is None].request(
                 method,
                 URL(connection.url + path, encoded=True),
                 data=io.BytesIO(body) if body is not None and len(body) > LARGE else body,

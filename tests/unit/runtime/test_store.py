@@ -124,6 +124,14 @@ async def test_waiting_for_sync_ends_with_the_last_feed():
     assert store.synced
 
 
+def test_a_list_reuses_what_is_known_and_unchanged(store):
+    store.replace([made("a", 1), made("b", 2)], "5")
+    have = store.get(key("a"))
+    assert store.known(made("a", 1)) is have
+    for other in (made("a", 3), made("a", 1, uid="another"), made("c", 1)):
+        assert store.known(other) is other
+
+
 def test_versions_that_are_no_numbers_are_taken_as_they_come(store):
     seen = []
     store.subscribe(lambda _, new: seen.append(new and new.metadata.resourceVersion))
