@@ -261,7 +261,8 @@ class ClaimReconciler:
             metrics.REPAIRS.labels("claim gone").inc()
             _LOG.warning("Returned the addresses of a claim that does not exist", claim=str(world.key))
             return None
-        obj = without_finalizers(claim.obj, api.CLAIM_FINALIZERS[world.key.kind])
+        finalizers = api.CLAIM_FINALIZERS[world.key.kind]
+        obj = without_finalizers(claim.obj, finalizers[:1] if claim.pool is None else finalizers)
         if obj is not claim.obj:
             store = self._caches.claims[world.key.kind]
             try:

@@ -110,10 +110,12 @@ def decide(world: World, choose: Choose) -> Decision:
     claim = world.claim
     if claim is None:
         return _orphaned(world)
-    if claim.pool is None:
+    if claim.pool is None and not claim.stray:
         return Leave("its pool is another provider's")
     if claim.paused or world.cluster is ClusterState.PAUSED:
         return Leave("it is paused")
+    if claim.pool is None:
+        return Release()
     if claim.obj.deleting:
         return _deleted(world, claim)
     if world.complete and len(world.holdings) == 1 and len(world.reserved) <= 1:

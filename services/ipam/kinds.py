@@ -9,8 +9,9 @@ Sources: metal3 ip-address-manager api/v1alpha1; Cluster API book, contract "IPA
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 import msgspec
 
@@ -22,9 +23,13 @@ from services.runtime.kube.conditions import Condition
 from services.runtime.kube.objects import KubeObject, ObjectMeta, OwnerReference, raw, view, with_owner, with_status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from services.ipam.space import Range
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 METAL3 = "IPClaim"
 CAPI = "IPAddressClaim"
@@ -53,6 +58,15 @@ class Claim(NamedTuple):
         return any(f in self.obj.metadata.finalizers for f in api.CLAIM_FINALIZERS[self.key.kind])
 
     @property
+    def stray(self) -> bool:
+        """Tell whether it waits for metal3, which put its finalizer on claims of other providers' pools too.
+
+        metal3 matches a pool by name alone; once this service runs in its place, nobody else would remove that.
+        """
+        first = api.CLAIM_FINALIZERS[self.key.kind][0]
+        return self.pool is None and self.obj.deleting and first in self.obj.metadata.finalizers
+
+    @property
     def foreign_finalizers(self) -> tuple[str, ...]:
         """Finalizers of others who still use the address, the garbage collector's not among them."""
         own = api.CLAIM_FINALIZERS[self.key.kind]
@@ -66,6 +80,25 @@ def is_paused(obj: KubeObject) -> bool:
     return api.PAUSED_ANNOTATION in (obj.metadata.annotations or {})
 
 
+def _latest(read: Callable[P, R]) -> Callable[P, R]:
+    """Remember the latest object read, the last argument: indexes, handler and queue read the same one in a row.
+
+    Objects never change, so the very same one reads the same. Saves more than a quarter of taking over a list.
+    """
+    known: tuple[object, Any] = (None, None)
+
+    @functools.wraps(read)
+    def remembering(*args: P.args, **kwargs: P.kwargs) -> R:
+        nonlocal known
+        if args[-1] is not known[0]:
+            known = (args[-1], read(*args, **kwargs))
+        result: R = known[1]
+        return result
+
+    return remembering
+
+
+@_latest
 def read_claim(kind: str, obj: KubeObject) -> Claim:
     """Read a claim. Raises msgspec.ValidationError when the object does not have its CRD's shape."""
     meta = obj.metadata
@@ -85,6 +118,7 @@ def read_claim(kind: str, obj: KubeObject) -> Claim:
     return Claim(ClaimKey(kind, meta.namespace, meta.name), obj, pool, cluster, requested, bound, is_paused(obj))
 
 
+@_latest
 def read_address(kind: str, obj: KubeObject) -> Holding | None:
     """Read an IPAddress made for claims of `kind`; None when its pool is another provider's or its address is none."""
     meta = obj.metadata
@@ -320,8 +354,12 @@ def reservation_name(domain: str, at: int) -> str:
     return f"{domain}.{'-'.join(digits[i : i + 4] for i in range(0, 32, 4))}"
 
 
+@_latest
 def read_reservation(obj: KubeObject) -> tuple[str, int, Reservation] | None:
-    """`(domain, point, reservation)` of an IPReservation; None when its address is not one."""
+    """`(domain, point, reservation)` of an IPReservation; None when its address is not one.
+
+    A description is an administrator's: it turns what a claim released into an administrator's reservation.
+    """
     spec = view(obj.spec, api.ReservationSpec)
     try:
         at = intervals.point(spec.address)
@@ -330,7 +368,7 @@ def read_reservation(obj: KubeObject) -> tuple[str, int, Reservation] | None:
     pool = PoolKey(spec.pool.kind, spec.pool.namespace, spec.pool.name) if spec.pool else None
     if spec.claim is not None:
         return spec.domain, at, Reservation(obj.metadata.name, Use.HELD, _claim_key(spec.claim), pool)
-    if spec.released_at is not None:
+    if spec.released_at is not None and not spec.description:
         last = _claim_key(spec.last_claim) if spec.last_claim else None
         until = conditions.parse_timestamp(spec.reusable_at or spec.released_at).timestamp()
         return spec.domain, at, Reservation(obj.metadata.name, Use.RELEASED, last, pool, until)

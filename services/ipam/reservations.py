@@ -90,6 +90,11 @@ class ReservationWriter:
             wanted = with_spec(obj, replace(spec, claim=inherited, pool=pool))
             store.observe(await self._client.update(api.IP_RESERVATIONS, wanted))
             return
+        if spec.description:
+            # Somebody wrote down what uses the address while a claim had it: from now on it is theirs.
+            wanted = with_spec(obj, replace(spec, claim=None, pool=None))
+            store.observe(await self._client.update(api.IP_RESERVATIONS, wanted))
+            return
         delay = self._keep_seconds(read[2].pool, at) if keep else None
         if delay is not None:
             wanted = with_spec(obj, kinds.released_spec(spec, delay, self._clock.now()))

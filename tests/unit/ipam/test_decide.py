@@ -212,6 +212,13 @@ def test_a_deleted_claim_gives_everything_back():
         assert decided(Setting(), claim=claim, holdings=(holding("10.0.0.10"),), **known) == Release()
 
 
+def test_a_deleted_claim_of_another_provider_is_freed_of_the_finalizer_that_metal3_left_on_it():
+    left = a_claim(CAPI, deleting=True, finalizers=[OWN_FINALIZER["IPAddressClaim"]])._replace(pool=None)
+    assert decided(Setting(), claim=left) == Release()
+    theirs = a_claim(CAPI, deleting=True, finalizers=["ipam.cluster.x-k8s.io/ReleaseAddress"])._replace(pool=None)
+    assert isinstance(decided(Setting(), claim=theirs), Leave)
+
+
 @pytest.mark.parametrize("finalizer", ["foregroundDeletion", "orphan"])
 def test_the_garbage_collectors_finalizers_do_not_hold_an_address(finalizer):
     claim = a_claim(deleting=True, finalizers=[finalizer, OWN_FINALIZER["IPClaim"]])
