@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -96,10 +96,11 @@ def cascade(steps: Sequence[Step]) -> list[Step]:
 
 def differences(wanted: KubeObject, existing: KubeObject) -> tuple[str, ...]:
     """Fields of the spec in which two objects differ, defaults and uids aside; metadata does not count."""
-    mine, theirs = _comparable(wanted), _comparable(existing)
-    return tuple(
-        f"spec.{field}" for field in sorted(mine.keys() | theirs.keys()) if mine.get(field) != theirs.get(field)
-    )
+    mine, theirs = _spec(wanted), _spec(existing)
+    if mine == theirs:
+        return ()
+    names = zip(mine.__struct_fields__, mine.__struct_encode_fields__, strict=True)
+    return tuple(sorted(f"spec.{shown}" for name, shown in names if getattr(mine, name) != getattr(theirs, name)))
 
 
 def differs(wanted: KubeObject, existing: KubeObject) -> str:
@@ -126,10 +127,9 @@ def is_placeholder(existing: KubeObject, claim: ClaimKey | None) -> bool:
     return marked and not existing.deleting and view(existing.spec, api.ReservationSpec).claim is None
 
 
-def _comparable(obj: KubeObject) -> dict[str, Any]:
-    """Spec by field, with the definitions' defaults where it says nothing."""
-    spec = view(portable(obj).spec, spec_type(obj))
-    return {field.encode_name: getattr(spec, field.name) for field in msgspec.structs.fields(spec)}
+def _spec(obj: KubeObject) -> msgspec.Struct:
+    """Spec with the definitions' defaults where it says nothing."""
+    return view(portable(obj).spec, spec_type(obj))
 
 
 def _is_pool(obj: KubeObject) -> bool:
@@ -147,8 +147,7 @@ class _Known:
         self.pools = {
             _pool_key(obj): read_pool_spec(obj)[0].domain for obj in (*target.pools, *stream) if _is_pool(obj)
         }
-        self.claims_coming = {_claim_key(obj) for obj in stream if obj.kind in api.CLAIM_FINALIZERS}
-        self.claims_here = {_claim_key(obj) for obj in target.claims}
+        self.claims = {_claim_key(obj) for obj in (*target.claims, *stream) if obj.kind in api.CLAIM_FINALIZERS}
         self.wanted = _Holders(self, stream)
         self.held = _Holders(self, existing)
         self.kept = {
@@ -237,7 +236,7 @@ def _conflicts(step: Step, known: _Known) -> Step:
             return step
         return step.refused(f"{pool} is neither here nor in the stream")
     address = f"{intervals.text(place[1])} in domain {place[0]}"
-    if claim not in known.claims_coming | known.claims_here:
+    if claim not in known.claims:
         return step.refused(f"{claim} is neither here nor in the stream, and the allocator returns what nobody holds")
     if pool not in known.pools:
         return step.refused(f"{pool} is neither here nor in the stream")
