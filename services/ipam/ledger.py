@@ -224,11 +224,9 @@ class Ledger:
         if old is not None:
             self._forget_holding(old)
         if new is not None:
-            known = self._holdings.setdefault(new.pool, set())
-            if new not in known:
-                known.add(new)
-                if new.pool in self._domain_of:
-                    self._hold(self.domains[self._domain_of[new.pool]], new)
+            self._holdings.setdefault(new.pool, set()).add(new)
+            if new.pool in self._domain_of:
+                self._hold(self.domains[self._domain_of[new.pool]], new)
 
     def _forget_holding(self, holding: Holding) -> None:
         known = self._holdings.get(holding.pool, set())

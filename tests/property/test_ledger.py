@@ -167,13 +167,14 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(
         lambda self: any(s.reservation and s.reservation[0] == oracle.HELD for s in self.model.slots.values())
     )
-    @rule(data=st.data(), delay=st.sampled_from([0, 10, 20]))
-    def give_back(self, data, delay):
-        domain, ip = data.draw(self._reserved(oracle.HELD))
-        _, claim, pool, _ = self.model.slots[domain, ip].reservation
-        until = self.now + delay
-        released = Reservation("name", Use.RELEASED, claim, pool, until)
-        self._reserve(domain, ip, released, (oracle.RELEASED, claim, pool, until))
+    @rule(data=st.data(), delays=st.lists(st.sampled_from([0, 10, 20]), min_size=1, max_size=3))
+    def give_back(self, data, delays):
+        keys = data.draw(st.lists(self._reserved(oracle.HELD), min_size=1, max_size=len(delays), unique=True))
+        for (domain, ip), delay in zip(keys, delays, strict=False):
+            _, claim, pool, _ = self.model.slots[domain, ip].reservation
+            until = self.now + delay
+            released = Reservation("name", Use.RELEASED, claim, pool, until)
+            self._reserve(domain, ip, released, (oracle.RELEASED, claim, pool, until))
 
     def _reserve(self, domain, ip, real, model):
         before = self.model.state(domain, ip)
@@ -245,9 +246,30 @@ class LedgerMachine(RuleBasedStateMachine):
         self.wishes.pop(claim, None)
         self._stop(claim)
 
-    @rule(claim=claims)
-    def a_claim_is_made_anew_while_its_place_is_kept(self, claim):
-        self.ages[claim] = (f"2026-01-01T00:00:{int(self.now) % 60:02}Z", self.ages[claim][1] + len(CLAIMS))
+    @precondition(lambda self: self.model.queue)
+    @rule(data=st.data())
+    def a_waiting_claim_is_made_anew(self, data):
+        claim = data.draw(st.sampled_from(sorted(self.model.queue)))
+        self.ages[claim] = ("2026-01-01T00:00:00Z", max(order for _, order in self.ages.values()) + 1)
+        self._run(claim, settled=True)
+
+    def _released(self):
+        """[(pool, address)] of what a pool covers and a claim gave back."""
+        return [
+            (pool, ip)
+            for pool, (domain, model, _) in sorted(self.model.pools.items())
+            for ip in sorted(model.assignable, key=oracle.order)
+            if self.model.state(domain, ip)[0] == oracle.RELEASED
+        ]
+
+    @precondition(lambda self: self._released())
+    @rule(data=st.data(), claim=claims, returns=st.booleans())
+    def a_claim_asks_for_what_was_given_back(self, data, claim, returns):
+        pool, ip = data.draw(st.sampled_from(self._released()))
+        owner = self.model.slots[self.model.pools[pool][0], ip].reservation[1]
+        asks = owner if returns else claim
+        self.wishes[asks] = (pool, ip)
+        self._run(asks, settled=True)
 
     def _stop(self, claim):
         if claim in self.awake:
@@ -283,10 +305,14 @@ class LedgerMachine(RuleBasedStateMachine):
             if self.model.queue.get(claim) == (pool, self.ages[claim]):
                 self.ledger.wait(self.ledger.pools[pool], claim, self.ages[claim])
                 return
-            self._stop(claim)
+            again = claim in self.model.queue  # in another pool, or with the age of the claim it replaces
+
+            def change():
+                self.model.leave(claim)
+                self.model.queue[claim] = (pool, self.ages[claim])
+
             self.event(
-                lambda: self.ledger.wait(self.ledger.pools[pool], claim, self.ages[claim]),
-                lambda: self.model.queue.update({claim: (pool, self.ages[claim])}),
+                lambda: self.ledger.wait(self.ledger.pools[pool], claim, self.ages[claim]), change, exact=not again
             )
         elif refusal.address is not None:
             assert refusal.address == point(requested)
@@ -381,5 +407,5 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger._domain_of == self.model.home
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=50)
+LedgerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=50)
 TestLedger = LedgerMachine.TestCase
