@@ -118,8 +118,8 @@ class Caches:
             self._add_claim(key)
 
     def _reservation_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
-        before = kinds.read_reservation(old) if old is not None else None
         after = kinds.read_reservation(new) if new is not None else None
+        before = kinds.read_reservation(old) if old is not None else None
         if before is not None and (after is None or before[:2] != after[:2]):
             self.ledger.set_reservation(before[0], before[1], None)
         if after is not None:
@@ -129,8 +129,8 @@ class Caches:
                 self._queue_claim(item[2].claim)
 
     def _address_changed(self, kind: str, old: KubeObject | None, new: KubeObject | None) -> None:
-        before = kinds.read_address(kind, old) if old is not None else None
         after = kinds.read_address(kind, new) if new is not None else None
+        before = kinds.read_address(kind, old) if old is not None else None
         self.ledger.set_holding(before, after)
         for holding in (before, after):
             if holding is not None:
