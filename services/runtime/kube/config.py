@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
-from kubernetes_asyncio import client as upstream_client
-from kubernetes_asyncio import config as upstream
 from msgspec import Struct
 
 from services.runtime import log
@@ -202,6 +200,10 @@ class Kubeconfig:
         """As `Source.read`; runs the exec plugin when there is one."""
         if not _any_exists(self._paths):
             raise ConfigError(f"{self.description} does not exist")
+        # 40 MB and half a second that a pod, which has no kubeconfig, is spared.
+        from kubernetes_asyncio import client as upstream_client  # noqa: PLC0415 - see above
+        from kubernetes_asyncio import config as upstream  # noqa: PLC0415 - see above
+
         configuration = upstream_client.Configuration()
         try:
             # persist_config writes renewed tokens into the user's file, which is not a service's to change.

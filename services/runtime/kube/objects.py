@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
 T = TypeVar("T")
-O = TypeVar("O", bound="KubeObject")  # noqa: E741 - the letter of "object", used as a type variable only
+Obj = TypeVar("Obj", bound="KubeObject")
 K = TypeVar("K")
 
 EMPTY = Raw()
@@ -141,18 +141,18 @@ decoder: Callable[[Any], msgspec.json.Decoder[Any]] = cache(_build_decoder)
 """The decoder of a type, built once: building costs more than decoding."""
 
 
-def decode(data: bytes | Raw, type_: type[O]) -> O:
+def decode(data: bytes | Raw, type_: type[Obj]) -> Obj:
     """Decode one object from JSON. Raises msgspec.ValidationError or DecodeError when it does not fit.
 
     Raw fields are copied, so that a small object does not keep the response it came in alive.
     """
-    obj: O = decoder(type_).decode(data)
+    obj: Obj = decoder(type_).decode(data)
     return compact(obj)
 
 
-def decode_page(data: bytes, type_: type[O]) -> ListPage[O]:
+def decode_page(data: bytes, type_: type[Obj]) -> ListPage[Obj]:
     """Decode one page of a list; errors as in `decode`."""
-    page: ListPage[O] = decoder(ListPage[type_]).decode(data)  # type: ignore[valid-type]  # a runtime parameter
+    page: ListPage[Obj] = decoder(ListPage[type_]).decode(data)  # type: ignore[valid-type]  # a runtime parameter
     for item in page.items or ():
         compact(item)
     return page
@@ -178,7 +178,7 @@ def _raw_fields(type_: type[Struct]) -> tuple[str, ...]:
     return tuple(f.name for f in msgspec.structs.fields(type_) if f.type is Raw)
 
 
-def compact(obj: O) -> O:
+def compact(obj: Obj) -> Obj:
     """Release the buffer a freshly decoded object points into and share what repeats across objects. Returns `obj`.
 
     Legal on a frozen value because the object is not known to anyone else yet, and because it stays equal to itself.
@@ -262,20 +262,20 @@ def has_finalizer(obj: KubeObject, finalizer: str) -> bool:
     return finalizer in obj.metadata.finalizers
 
 
-def with_finalizer(obj: O, finalizer: str) -> O:
+def with_finalizer(obj: Obj, finalizer: str) -> Obj:
     """`obj` with `finalizer` as the last of its finalizers, unless it has it."""
     if finalizer in obj.metadata.finalizers:
         return obj
     return _with_meta(obj, finalizers=(*obj.metadata.finalizers, finalizer))
 
 
-def without_finalizers(obj: O, finalizers: Collection[str]) -> O:
+def without_finalizers(obj: Obj, finalizers: Collection[str]) -> Obj:
     """`obj` without any of `finalizers`; the others keep their order."""
     kept = tuple([f for f in obj.metadata.finalizers if f not in finalizers])
     return obj if len(kept) == len(obj.metadata.finalizers) else _with_meta(obj, finalizers=kept)
 
 
-def with_owner(obj: O, owner: OwnerReference) -> O:
+def with_owner(obj: Obj, owner: OwnerReference) -> Obj:
     """`obj` with `owner` among its owner references; one with the same uid is replaced in its place."""
     refs = obj.metadata.ownerReferences
     if owner in refs:
@@ -285,25 +285,25 @@ def with_owner(obj: O, owner: OwnerReference) -> O:
     return _with_meta(obj, ownerReferences=(*refs, owner))
 
 
-def with_labels(obj: O, changes: Mapping[str, str | None]) -> O:
+def with_labels(obj: Obj, changes: Mapping[str, str | None]) -> Obj:
     """`obj` with labels set, or removed where the value is None."""
     merged = _merged(obj.metadata.labels, changes)
     return obj if merged is obj.metadata.labels else _with_meta(obj, labels=merged)
 
 
-def with_annotations(obj: O, changes: Mapping[str, str | None]) -> O:
+def with_annotations(obj: Obj, changes: Mapping[str, str | None]) -> Obj:
     """`obj` with annotations set, or removed where the value is None."""
     merged = _merged(obj.metadata.annotations, changes)
     return obj if merged is obj.metadata.annotations else _with_meta(obj, annotations=merged)
 
 
-def with_spec(obj: O, spec: Any) -> O:
+def with_spec(obj: Obj, spec: Any) -> Obj:
     """`obj` with another spec (a Struct, plain data or Raw), unless it says the same as JSON."""
     new = _as_raw(spec)
     return obj if same_json(obj.spec, new) else replace(obj, spec=new)
 
 
-def with_status(obj: O, status: Any) -> O:
+def with_status(obj: Obj, status: Any) -> Obj:
     """`obj` with another status (a Struct, plain data or Raw), unless it says the same as JSON."""
     new = _as_raw(status)
     return obj if same_json(obj.status, new) else replace(obj, status=new)
@@ -332,6 +332,6 @@ def _merged(current: dict[str, str] | None, changes: Mapping[str, str | None]) -
     return merged or None
 
 
-def _with_meta(obj: O, **changes: Any) -> O:
+def _with_meta(obj: Obj, **changes: Any) -> Obj:
     make: Callable[..., ObjectMeta] = replace
     return replace(obj, metadata=make(obj.metadata, **changes))

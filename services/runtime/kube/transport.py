@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from services.runtime.kube.config import Connection
     from services.runtime.kube.resource import Resource
 
-    O = TypeVar("O", bound=KubeObject, default=KubeObject)  # noqa: E741 - the letter of "object", a type variable only
+    Obj = TypeVar("Obj", bound=KubeObject, default=KubeObject)
 
 PAGE = 500
 LIST_RESTARTS = 3
@@ -84,7 +84,7 @@ class Client:
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    async def get(self, resource: Resource, name: str, namespace: str = "", *, as_: type[O] = KubeObject) -> O:  # type: ignore[assignment]  # O's default
+    async def get(self, resource: Resource, name: str, namespace: str = "", *, as_: type[Obj] = KubeObject) -> Obj:  # type: ignore[assignment]  # Obj's default
         """Return one object."""
         return decode(await self._wire.send("GET", resource.path(namespace, name)), as_)
 
@@ -95,10 +95,10 @@ class Client:
         *,
         label_selector: str = "",
         field_selector: str = "",
-        as_: type[O] = KubeObject,  # type: ignore[assignment]  # O's default
+        as_: type[Obj] = KubeObject,  # type: ignore[assignment]  # Obj's default
         metadata_only: bool = False,
-        known: Callable[[O], O] | None = None,
-    ) -> ObjectList[O]:
+        known: Callable[[Obj], Obj] | None = None,
+    ) -> ObjectList[Obj]:
         """Return all objects of a namespace, or of all namespaces, as one consistent snapshot.
 
         Read in pages. When the snapshot expires on the way the list starts again, a few times, and then raises Gone.
@@ -121,10 +121,10 @@ class Client:
         path: str,
         query: dict[str, str],
         accept: str,
-        as_: type[O],
-        known: Callable[[O], O] | None,
-    ) -> ObjectList[O]:
-        items: list[O] = []
+        as_: type[Obj],
+        known: Callable[[Obj], Obj] | None,
+    ) -> ObjectList[Obj]:
+        items: list[Obj] = []
         timeout = max(self._wire.timeout, LIST_TIMEOUT)
         parameters = {"limit": str(PAGE), **query}
         while True:
@@ -177,21 +177,21 @@ class Client:
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    async def create(self, resource: Resource, obj: O) -> O:
+    async def create(self, resource: Resource, obj: Obj) -> Obj:
         """Create `obj` and return it as the server stored it. AlreadyExists when the name is taken."""
         if resource.namespaced and not obj.metadata.namespace:
             raise ValueError(f"{resource.kind} {obj.metadata.name} is namespaced: a namespace is needed")
         return await self._write("POST", resource.path(obj.metadata.namespace), obj)
 
-    async def update(self, resource: Resource, obj: O) -> O:
+    async def update(self, resource: Resource, obj: Obj) -> Obj:
         """Replace the object except its status and return it. Conflict unless `obj` is the server's newest state."""
         return await self._write("PUT", resource.path(obj.metadata.namespace, _versioned(obj)), obj)
 
-    async def update_status(self, resource: Resource, obj: O) -> O:
+    async def update_status(self, resource: Resource, obj: Obj) -> Obj:
         """Replace the status of the object and return it. Conflict unless `obj` is the server's newest state."""
         return await self._write("PUT", resource.path(obj.metadata.namespace, _versioned(obj), "status"), obj)
 
-    async def _write(self, method: str, path: str, obj: O) -> O:
+    async def _write(self, method: str, path: str, obj: Obj) -> Obj:
         if self._check is not None:
             self._check()
         return decode(await self._wire.send(method, path, encode(obj)), type(obj))
@@ -207,8 +207,8 @@ class Client:
         subresource: str = "",
         field_manager: str = "",
         force: bool = False,
-        as_: type[O] = KubeObject,  # type: ignore[assignment]  # O's default
-    ) -> O:
+        as_: type[Obj] = KubeObject,  # type: ignore[assignment]  # Obj's default
+    ) -> Obj:
         """Patch one object and return it; `body` is JSON bytes or anything that encodes to it.
 
         APPLY needs a `field_manager` (ValueError) and may `force` its way over other managers' fields.
@@ -234,8 +234,8 @@ class Client:
         *,
         uid: str | None = None,
         resource_version: str | None = None,
-        as_: type[O] = KubeObject,  # type: ignore[assignment]  # O's default
-    ) -> O | None:
+        as_: type[Obj] = KubeObject,  # type: ignore[assignment]  # Obj's default
+    ) -> Obj | None:
         """Delete one object, only if it has that uid and resourceVersion (else Conflict).
 
         Returns the object when it is still there, waiting for finalizers or its grace period; None when it is gone.

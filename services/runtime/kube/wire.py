@@ -1,7 +1,7 @@
 """One HTTP exchange with the API server: bytes out, bytes in, every failure one of our own types.
 
-Responsible for: the aiohttp sessions, headers prepared once, a timeout on every exchange, the one retry after a 401 with
-renewed credentials, client-go's request metrics, and splitting a stream into lines of any length.
+Responsible for: the aiohttp sessions, headers prepared once, a timeout on every exchange, the one retry after a 401
+with renewed credentials, client-go's request metrics, and splitting a stream into lines of any length.
 Invariants: nothing of aiohttp gets out of here. The retry after a 401 goes over another connection, so that a renewed
 client certificate counts. aiohttp repeats a request of an idempotent method once when a kept-alive connection turns out
 to be closed; that is safe for our PUT and DELETE, whose preconditions make a repetition fail with 409 or 404.
