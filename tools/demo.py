@@ -36,9 +36,9 @@ The cluster stays up until Ctrl-C. In another terminal:
 Try this:
   1. kubectl delete ipaddressclaim control-plane-1 && kubectl get ipreservations
      its address is kept for a while, in case the claim comes back
-  2. kubectl patch ippool machines --type merge -p '{{"spec":{{"pools":[{{"start":"10.20.30.10","end":"10.20.30.11"}}]}}}}'
+  2. kubectl patch ippool machines --type json -p '[{{"op":"remove","path":"/spec/pools/0"}}]'
      shrink the pool below what is in use: nobody loses an address, see the column OutOfRange in kubectl get ipp -o wide
-  3. {python} -m services.cli ipam verify
+  3. {groundwork} ipam verify
      check the ledger: every address held once, nothing lost
 """
 
@@ -141,7 +141,10 @@ def run(*, stay: bool) -> None:
             tail(cluster.folder / "ipam.log")
             raise
         if stay:
-            print(NEXT.format(kubeconfig=cluster.kubeconfig, python=Path(sys.executable)), flush=True)
+            print(
+                NEXT.format(kubeconfig=cluster.kubeconfig, groundwork=Path(sys.executable).with_name("groundwork")),
+                flush=True,
+            )
             signal.pause()
 
 
