@@ -3,9 +3,9 @@
 Responsible for: the writes of `groundwork ipam import`, their pace, and what becomes of them when the target changes
 meanwhile.
 Invariants: what others made is never changed or deleted. First every address is kept by a placeholder, which no
-allocator gives away or returns, however long the import takes; then come the pools; then, some hundred claims at a
-time, placeholder to IPReservation -> IPAddress -> claim, faster than an allocator returns what has no claim. An object
-whose companion could not be created is not created either. A repeated import goes on where the last one ended.
+allocator gives away or returns, however long the import takes; then come the pools; then, some claims at a time,
+placeholder to IPReservation -> IPAddress -> claim, faster than an allocator returns what has no claim. An object whose
+companion could not be created is not created either. A repeated import goes on where the last one ended.
 Must not know: why an object is refused by the plan.
 """
 
@@ -54,15 +54,17 @@ NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 WRITERS = 32
 ATTEMPTS = 6
 BACKOFF_SECONDS = 0.5
-BATCH = 500
-"""Claims that are brought over together: few enough to take much less time than an allocator's grace for addresses
-without a claim, a minute by default."""
+FIRST_BATCH = 64
+SMALLEST_BATCH, LARGEST_BATCH = 16, 4096
+BATCH_SECONDS = 10.0
+"""Claims are brought over in batches of about this long, much less than an allocator's grace for addresses without a
+claim, which is a minute by default."""
 CLAIM_PAUSE_SECONDS = 1.0
-"""Between the last IPAddress and the first claim: a running allocator learns of them by separate watches, and adopts
-the IPAddress of a claim under the name it has only if it knows it when it sees the claim."""
+"""Between the last IPAddress of a batch and the first claim: a running allocator learns of them by separate watches,
+and adopts an IPAddress of another name than it would give only if it knows it when it sees the claim."""
 _LOST = (
-    "it is gone again: the allocator returned it because its claim took too long to come (--orphan-grace-seconds), or "
-    "somebody deleted it; stop the allocator and import again"
+    "it is gone again: somebody deleted it, or the allocator returned it because its claim took longer to come than "
+    "--orphan-grace-seconds; look at the claim, and import again"
 )
 _RESERVATION = api.IP_RESERVATIONS.kind
 _ADDRESS = api.IP_ADDRESSES.kind
@@ -104,6 +106,12 @@ def confirm(steps: Sequence[Step], target: Snapshot) -> list[Step]:
     return confirmed
 
 
+def next_size(size: int, seconds: float) -> int:
+    """Claims in the next batch after one of `size` took `seconds`: for about BATCH_SECONDS, at most twice as many."""
+    wanted = size * BATCH_SECONDS / max(seconds, CLAIM_PAUSE_SECONDS)
+    return int(min(max(wanted, SMALLEST_BATCH), 2 * size, LARGEST_BATCH))
+
+
 class Importer:
     """One import into one target, by `run` or by `rehearse`.
 
@@ -141,9 +149,12 @@ class Importer:
             if claim is not None:
                 places.setdefault(claim, []).append(place)
         self._progress.step("creating claims and their addresses", sum(map(len, places.values())))
-        claims = sorted(places)
-        for begin in range(0, len(claims), BATCH):
-            await self._bring({place for claim in claims[begin : begin + BATCH] for place in places[claim]})
+        claims, size = sorted(places), FIRST_BATCH
+        while claims:
+            batch, claims = claims[:size], claims[size:]
+            begun = self._clock.monotonic()
+            await self._bring({place for claim in batch for place in places[claim]})
+            size = next_size(size, self._clock.monotonic() - begun)
         await self._tidy()
         return self._steps
 

@@ -66,7 +66,7 @@ def plan(stream: Sequence[KubeObject], target: Snapshot) -> list[Step]:
     """Steps in the order of the stream. Raises msgspec.ValidationError when an object does not have its CRD's shape."""
     known = _Known(stream, target)
     steps = [_step(obj, known) for obj in stream]
-    steps = [_conflicts(step, known) for step in steps]
+    steps = [_pinned(_conflicts(step, known), known) for step in steps]
     return cascade(steps)
 
 
@@ -223,6 +223,21 @@ def _step(obj: KubeObject, known: _Known) -> Step:
         return step
     reason = differs(obj, existing)
     return step.refused(reason) if reason else step._replace(verdict=Verdict.UNCHANGED)
+
+
+def _pinned(step: Step, known: _Known) -> Step:
+    """A claim with the request for the very address that it has.
+
+    An allocator that learns of the claim before it learns of the IPAddress and the IPReservation would else give it
+    another one.
+    """
+    if step.verdict is not Verdict.CREATE or step.obj.kind not in api.CLAIM_FINALIZERS or step.claim is None:
+        return step
+    places = known.wanted.places.get(step.claim, set())
+    if len(places) != 1 or api.REQUESTED_ADDRESS_ANNOTATION in (step.obj.metadata.annotations or {}):
+        return step
+    ((_, at),) = places
+    return step._replace(obj=with_annotations(step.obj, {api.REQUESTED_ADDRESS_ANNOTATION: intervals.text(at)}))
 
 
 def _conflicts(step: Step, known: _Known) -> Step:

@@ -512,6 +512,10 @@ def test_every_claim_keeps_its_address_in_another_cluster(source, bare, tmp_path
         target.kubectl("delete", *CLAIMS[:1], "new", "--namespace=a")
         blocking_until(lambda: ("ipam.metal3.io", "a", "new") not in listed(target, CLAIMS[0]))
     assert holders(target) == holders(source)
+    addresses, claims = holders(target)
+    for key, obj in listed(target, *CLAIMS).items():
+        at, _ = addresses[key[0], key[1], claims[key]]
+        assert obj["metadata"]["annotations"] == {"ipAddress": at}  # so that no allocator gives it another one
     used = listed(target, CLAIMS[0])["ipam.metal3.io", "b", "used"]["metadata"]
     assert IN_USE in used["finalizers"]
     assert used["labels"] == {"team": "x"}

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 import yaml
 
+from services.ipam import importer
 from services.ipam.api import ClaimKey
 from services.ipam.importplan import Verdict, placeholder, plan
 from services.ipam.portable import StreamError, choose, identity, portable, read, write
@@ -365,3 +366,26 @@ def test_an_address_kept_by_an_import_that_was_cut_short_is_no_conflict():
     assert set(verdicts(stream, left).values()) == {Verdict.CREATE}
     other = placeholder(lock, ClaimKey("IPClaim", "a", "two"))
     assert "differs in spec.claim" in refusals(stream, other)["IPReservation default.10.0.0.1"]
+
+
+def test_a_claim_asks_for_the_very_address_that_it_had():
+    plain, asking = claim("one"), claim("one", annotations={"ipAddress": "10.0.0.1", "note": "y"})
+    for obj, expected in ((plain, {"ipAddress": "10.0.0.1"}), (asking, {"ipAddress": "10.0.0.1", "note": "y"})):
+        steps = plan(stream_of(pool(), obj, bound("one", "10.0.0.1")[1:], claim("waiting")), snapshot())
+        made = {step.obj.metadata.name: step.obj.metadata.annotations for step in steps if step.obj.kind == "IPClaim"}
+        assert made == {"one": expected, "waiting": None}
+
+
+@pytest.mark.parametrize(
+    ("size", "seconds", "expected"),
+    [
+        (64, 1.1, 128),  # quick: more, but never more than twice as many
+        (64, 10.0, 64),
+        (64, 40.0, 16),
+        (64, 4000.0, 16),
+        (4096, 1.0, 4096),
+        (100, 8.0, 125),
+    ],
+)
+def test_a_batch_is_as_large_as_the_last_one_was_quick(size, seconds, expected):
+    assert importer.next_size(size, seconds) == expected
