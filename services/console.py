@@ -1,4 +1,4 @@
-"""What the subcommands of `groundwork` share: exit codes, one-line errors, tables, progress.
+"""What the subcommands of `groundwork` share as processes: exit codes, one-line errors, progress.
 
 Responsible for: running a command so that everything a user can meet ends in one line on stderr that says what to do,
 and in a documented exit code.
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.metadata
-import json
 import os
 import sys
 import threading
@@ -20,12 +19,11 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TextIO
 
 import msgspec
-import yaml
 
 from services.runtime.kube import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
 OK = 0
 FOUND = 1
@@ -35,7 +33,6 @@ UNUSABLE = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
-_GAP = "   "
 _TERMINAL_AFTER = 2.0
 _TERMINAL_EVERY = 0.5
 _LOG_EVERY = 10.0
@@ -104,26 +101,6 @@ def version() -> str:
         return importlib.metadata.version("groundwork")
     except importlib.metadata.PackageNotFoundError:  # a checkout that was not installed
         return "0+unknown"
-
-
-# -- output --------------------------------------------------------------------------------------------------------
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lines of left-aligned columns as kubectl prints them; an empty cell is shown as a dash."""
-    lines = [list(columns), *([cell or "-" for cell in row] for row in rows)]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
-    return "".join(
-        _GAP.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n" for line in lines
-    )
-
-
-def structured(value: Any, output: str) -> str:
-    """Plain data as `json` or `yaml` text."""
-    if output == "json":
-        return json.dumps(value, indent=2) + "\n"
-    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
-    return text
 
 
 class Progress:

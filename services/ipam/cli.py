@@ -16,9 +16,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from services import console
+from services import console, output
 from services.console import CommandLine, Progress, UnusableError
-from services.ipam import importer, importplan, overview, portable, snapshot, tables, verify
+from services.ipam import importer, importplan, overview, portable, reading, tables, verify
 from services.ipam.importplan import Verdict
 from services.runtime.clock import SystemClock
 from services.runtime.kube import config
@@ -104,6 +104,9 @@ def _parser(program: str) -> CommandLine:
         "create what an export has, so that every claim keeps its address; nothing that exists is changed",
         "some objects were refused",
     )
+    load.description = f"""{load.description}.
+Claims get the annotation ipAddress, so that the allocator gives them the address they had and no other.
+What would break something in the target is refused together with what goes with it, and said on stderr."""
     _add_output(load, "table", "json", "yaml")
     load.add_argument("-f", "--filename", metavar="FILE", default="-", help="what to read (default: -, stdin)")
     load.add_argument("--dry-run", action="store_true", help="let the API server check every object and store none")
@@ -156,7 +159,7 @@ class _Session(NamedTuple):
     url: str
 
     async def take(self, *, claims: bool = True) -> Snapshot:
-        return await snapshot.take(self.client, self.discovery, self.progress, claims=claims)
+        return await reading.take(self.client, self.discovery, self.progress, claims=claims)
 
 
 @asynccontextmanager
@@ -189,7 +192,7 @@ async def _pools(options: argparse.Namespace) -> int:
         taken = await session.take(claims=False)
         rows = overview.select_pools(overview.pool_rows(taken, session.clock.now().timestamp()), options.namespace)
     if options.output in {"json", "yaml"}:
-        print(console.structured([tables.pool_data(row) for row in rows], options.output), end="")
+        print(output.structured([tables.pool_data(row) for row in rows], options.output), end="")
     elif rows:
         print(tables.pools(rows, wide=options.output == "wide"), end="")
     else:
@@ -211,7 +214,7 @@ async def _addresses(options: argparse.Namespace) -> int:
             span=options.address,
         )
     if options.output in {"json", "yaml"}:
-        print(console.structured([tables.address_data(row) for row in rows], options.output), end="")
+        print(output.structured([tables.address_data(row) for row in rows], options.output), end="")
     elif rows:
         print(tables.addresses(rows, now, wide=options.output == "wide"), end="")
     else:
@@ -247,7 +250,7 @@ async def _verify(options: argparse.Namespace) -> int:
         print(tables.discrepancies(found, summary), end="")
     else:
         data = {"checked": checked, "discrepancies": [tables.discrepancy_data(item) for item in found]}
-        print(console.structured(data, options.output), end="")
+        print(output.structured(data, options.output), end="")
     return console.FOUND if serious else console.OK
 
 
@@ -309,7 +312,7 @@ async def _import(options: argparse.Namespace) -> int:
     if options.output == "table":
         kinds = dict.fromkeys(step.obj.kind for step in steps)
         rows = [[kind, *(str(verdicts[kind, verdict]) for verdict in Verdict)] for kind in kinds]
-        print(console.table(("KIND", "CREATED", "UNCHANGED", "REFUSED"), rows), end="")
+        print(output.table(("KIND", "CREATED", "UNCHANGED", "REFUSED"), rows), end="")
         for step in refused:
             _note(f"refused {portable.identity(step.obj)}: {step.reason}")
         if options.dry_run:
@@ -318,7 +321,7 @@ async def _import(options: argparse.Namespace) -> int:
         counts = {verdict.value: sum(step.verdict is verdict for step in steps) for verdict in Verdict}
         reasons = [{"object": str(portable.identity(step.obj)), "reason": step.reason} for step in refused]
         data = {"dryRun": options.dry_run, **counts, "refusals": reasons}
-        print(console.structured(data, options.output), end="")
+        print(output.structured(data, options.output), end="")
     return console.FOUND if refused else console.OK
 
 

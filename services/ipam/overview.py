@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from services.ipam import api, intervals, kinds
-from services.ipam.caches import pool_key, read_pool_spec
 from services.ipam.ledger import Ledger
 from services.ipam.slots import Holding, Reservation, Use
+from services.ipam.snapshot import pool_key, pool_spec
 from services.ipam.space import PoolSpace, Spans
 from services.runtime.kube.objects import view
 
@@ -84,7 +84,7 @@ def pool_rows(snapshot: Snapshot, now: float) -> list[PoolRow]:
 def _ledger(snapshot: Snapshot) -> Ledger:
     ledger = Ledger()
     for obj in snapshot.pools:
-        spec, problem = read_pool_spec(obj)
+        spec, problem = pool_spec(obj)
         space = PoolSpace(spec)
         if problem is not None:
             space.problems.insert(0, problem)
@@ -152,7 +152,7 @@ class _Taken:
 
 def address_rows(snapshot: Snapshot, now: float) -> list[AddressRow]:
     """Every address that is not free, by domain and number."""
-    pools = {pool_key(obj): read_pool_spec(obj)[0] for obj in snapshot.pools}
+    pools = {pool_key(obj): pool_spec(obj)[0] for obj in snapshot.pools}
     spaces = {key: PoolSpace(spec) for key, spec in pools.items()}
     covers = {key: Spans(space.spans) for key, space in spaces.items()}
     taken: dict[tuple[str, int], _Taken] = {}

@@ -1,24 +1,24 @@
-"""Every object of the allocator at about one moment, read straight from the API server.
+"""Every object of the allocator at about one moment, as plain values.
 
-Responsible for: listing each resource once, completely, and saying which version of the Cluster API IPAM API is served.
-Invariants: a list is one consistent snapshot of its resource; the lists are of different moments, claims before
-IPAddresses before IPReservations, so whoever compares them has to look twice. Objects of other providers are included.
-Must not know: what the objects mean.
+Responsible for: the shape of a snapshot, and what a pool in it is called and says.
+Invariants: each list is a consistent one of its resource; the lists are of different moments, claims before IPAddresses
+before IPReservations, so whoever compares them has to look twice. Objects of other providers are included.
+Must not know: where it was read, what the objects mean to each other.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from services.console import UnusableError
+import msgspec
+
 from services.ipam import api
+from services.ipam.api import PoolKey
+from services.ipam.space import Problem
+from services.runtime.kube.objects import view
 
 if TYPE_CHECKING:
-    from services.console import Progress
-    from services.runtime.kube.discovery import Discovery
     from services.runtime.kube.objects import KubeObject
-    from services.runtime.kube.resource import Resource
-    from services.runtime.kube.transport import Client
 
 
 class Snapshot(NamedTuple):
@@ -35,27 +35,14 @@ class Snapshot(NamedTuple):
     """Version in which the Cluster API IPAM API is served, "" when it is not."""
 
 
-async def take(client: Client, discovery: Discovery, progress: Progress, *, claims: bool = True) -> Snapshot:
-    """Read everything; `claims` may be left out. Raises UnusableError when the allocator's definitions are missing."""
-    progress.step("asking what the cluster serves")
-    required = (api.IP_POOLS, api.GLOBAL_IP_POOLS, api.IP_CLAIMS, api.IP_ADDRESSES, api.IP_RESERVATIONS)
-    missing = [str(resource) for resource in required if await discovery.pick((resource,)) is None]
-    if missing:
-        raise UnusableError(f"the cluster does not serve {', '.join(missing)}: kubectl apply -f deploy/crds")
-    capi_claims, capi_addresses = await discovery.pick(api.CAPI_CLAIMS), await discovery.pick(api.CAPI_ADDRESSES)
+def pool_key(obj: KubeObject) -> PoolKey:
+    """Key of a pool object."""
+    return PoolKey(obj.kind, obj.metadata.namespace, obj.metadata.name)
 
-    async def read(*resources: Resource | None) -> tuple[KubeObject, ...]:
-        found: list[KubeObject] = []
-        for resource in resources:
-            if resource is not None:
-                progress.step(f"reading {resource.plural}.{resource.group}")
-                found += (await client.list(resource)).items
-        return tuple(found)
 
-    return Snapshot(
-        pools=await read(api.IP_POOLS, api.GLOBAL_IP_POOLS),
-        claims=await read(api.IP_CLAIMS, capi_claims) if claims else (),
-        addresses=await read(api.IP_ADDRESSES, capi_addresses),
-        reservations=await read(api.IP_RESERVATIONS),
-        capi_version=capi_claims.version if capi_claims is not None and capi_addresses is not None else "",
-    )
+def pool_spec(obj: KubeObject) -> tuple[api.PoolSpec, Problem | None]:
+    """Spec of a pool; an empty one and the problem when it does not have its definition's shape."""
+    try:
+        return view(obj.spec, api.PoolSpec), None
+    except msgspec.ValidationError as error:
+        return api.PoolSpec(), Problem("spec", "", str(error))

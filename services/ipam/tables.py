@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from services import console
+from services import output
 from services.ipam import intervals
 from services.runtime.kube.conditions import parse_timestamp
 
@@ -79,7 +79,7 @@ def pools(rows: Sequence[PoolRow], *, wide: bool) -> str:
         shown = [row.key.namespace, row.key.kind, row.key.name, row.domain, *map(number, counts), bar(row.fill), ready]
         return [*shown, row.status, row.ranges, row.message] if wide else shown
 
-    return console.table((*_POOL_COLUMNS, *(("STATUS", "RANGES", "MESSAGE") if wide else ())), map(cells, rows))
+    return output.table((*_POOL_COLUMNS, *(("STATUS", "RANGES", "MESSAGE") if wide else ())), map(cells, rows))
 
 
 def pool_data(row: PoolRow) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def addresses(rows: Sequence[AddressRow], now: float, *, wide: bool) -> str:
         ]
         return [*shown, row.reservation] if wide else shown
 
-    return console.table((*_ADDRESS_COLUMNS, *(("IPRESERVATION",) if wide else ())), map(cells, rows))
+    return output.table((*_ADDRESS_COLUMNS, *(("IPRESERVATION",) if wide else ())), map(cells, rows))
 
 
 def address_data(row: AddressRow) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import yaml
 
-from services import cli, console
+from services import cli, console, output
 from services.console import FOUND, INTERRUPTED, OK, UNUSABLE, CommandLine, Progress, UnusableError
 from services.ipam import cli as ipam
 from services.runtime.kube import errors
@@ -219,15 +219,15 @@ def test_a_reader_that_goes_away_ends_the_command_quietly():
 
 
 def test_a_table_is_aligned_and_shows_a_dash_for_nothing():
-    assert console.table(("A", "LONGER"), [("wide cell", "x"), ("", "")]) == (
+    assert output.table(("A", "LONGER"), [("wide cell", "x"), ("", "")]) == (
         "A           LONGER\nwide cell   x\n-           -\n"
     )
 
 
 def test_structured_output_is_read_back_as_it_was():
     value = [{"total": 2**64, "name": "ü", "address": "1:2"}]
-    assert json.loads(console.structured(value, "json")) == value
-    assert yaml.safe_load(console.structured(value, "yaml")) == value
+    assert json.loads(output.structured(value, "json")) == value
+    assert yaml.safe_load(output.structured(value, "yaml")) == value
 
 
 class Screen(io.StringIO):
