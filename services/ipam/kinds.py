@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 import msgspec
@@ -35,6 +36,9 @@ METAL3 = "IPClaim"
 CAPI = "IPAddressClaim"
 _CAPI_V1BETA1 = f"{api.CAPI_GROUP}/v1beta1"
 _NAME_HASH_LENGTH = 8
+
+# A hundred thousand reservations and addresses name a handful of pools: they share its key.
+_pool_key = functools.lru_cache(maxsize=1024)(PoolKey)
 
 
 class Claim(NamedTuple):
@@ -142,18 +146,18 @@ def read_address(kind: str, obj: KubeObject) -> Holding | None:
 def _metal3_pool(ref: api.ObjectRef, namespace: str) -> PoolKey | None:
     group = ref.api_version.partition("/")[0]
     if ref.kind == api.GLOBAL_IP_POOLS.kind and group in {"", api.OWN_GROUP}:
-        return PoolKey(api.GLOBAL_IP_POOLS.kind, "", ref.name)
+        return _pool_key(api.GLOBAL_IP_POOLS.kind, "", ref.name)
     if ref.kind in {"", api.IP_POOLS.kind} and group in {"", api.METAL3_GROUP}:
-        return PoolKey(api.IP_POOLS.kind, ref.namespace or namespace, ref.name)
+        return _pool_key(api.IP_POOLS.kind, ref.namespace or namespace, ref.name)
     return None
 
 
 def _capi_pool(ref: api.CapiPoolRef, namespace: str) -> PoolKey | None:
     match ref.api_group, ref.kind:
         case api.METAL3_GROUP, api.IP_POOLS.kind:
-            return PoolKey(ref.kind, namespace, ref.name)
+            return _pool_key(ref.kind, namespace, ref.name)
         case api.OWN_GROUP, api.GLOBAL_IP_POOLS.kind:
-            return PoolKey(ref.kind, "", ref.name)
+            return _pool_key(ref.kind, "", ref.name)
         case _:
             return None
 
@@ -365,7 +369,7 @@ def read_reservation(obj: KubeObject) -> tuple[str, int, Reservation] | None:
         at = intervals.point(spec.address)
     except ValueError:
         return None
-    pool = PoolKey(spec.pool.kind, spec.pool.namespace, spec.pool.name) if spec.pool else None
+    pool = _pool_key(spec.pool.kind, spec.pool.namespace, spec.pool.name) if spec.pool else None
     if spec.claim is not None:
         return spec.domain, at, Reservation(obj.metadata.name, Use.HELD, _claim_key(spec.claim), pool)
     if spec.released_at is not None and not spec.description:
@@ -376,7 +380,7 @@ def read_reservation(obj: KubeObject) -> tuple[str, int, Reservation] | None:
 
 
 def _claim_key(ref: api.ReservationClaim) -> ClaimKey:
-    return ClaimKey(ref.kind, ref.namespace, ref.name)
+    return ClaimKey(sys.intern(ref.kind), sys.intern(ref.namespace), ref.name)
 
 
 def held_spec(claim: Claim, domain: str, at: int) -> api.ReservationSpec:
