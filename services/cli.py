@@ -28,7 +28,7 @@ class Subcommand(NamedTuple):
 
 
 SUBCOMMANDS: Mapping[str, Subcommand] = {
-    "ipam": Subcommand("services.ipam.cli", "address pools: fill, holders, ledger check, export and import"),
+    "ipam": Subcommand("services.ipam.cli.command", "address pools: fill, holders, ledger check, export and import"),
 }
 
 

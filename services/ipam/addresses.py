@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from services.ipam import api, kinds
-from services.ipam.caches import read_pool_spec
 from services.ipam.kinds import CAPI
+from services.ipam.poolobjects import read_pool_spec
 from services.runtime.controller import ReconcileError
 from services.runtime.kube.errors import AlreadyExists, NotFound
 from services.runtime.kube.objects import KubeObject, ObjectKey, without_finalizers

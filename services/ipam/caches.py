@@ -12,16 +12,15 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from services.ipam import api, kinds
+from services.ipam import kinds
 from services.ipam.api import ClaimKey, PoolKey
 from services.ipam.kinds import CAPI, METAL3
+from services.ipam.poolobjects import RESOURCES, cluster_paused, pool_cluster_name, pool_key, read_pool_spec
 from services.ipam.slots import Use
-from services.ipam.space import PoolSpace, Problem
+from services.ipam.space import PoolSpace
 from services.runtime import log
 from services.runtime.cache.store import Store
-from services.runtime.kube.objects import KubeObject, ObjectKey, view
+from services.runtime.kube.objects import KubeObject, ObjectKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -29,21 +28,6 @@ if TYPE_CHECKING:
     from services.ipam.ledger import Ledger
 
 _LOG = log.get("ipam.caches")
-
-POOL_RESOURCES = {api.IP_POOLS.kind: api.IP_POOLS, api.GLOBAL_IP_POOLS.kind: api.GLOBAL_IP_POOLS}
-
-
-def pool_key(obj: KubeObject) -> PoolKey:
-    """Key of a pool object."""
-    return PoolKey(obj.kind, obj.metadata.namespace, obj.metadata.name)
-
-
-def read_pool_spec(obj: KubeObject) -> tuple[api.PoolSpec, Problem | None]:
-    """Spec of a pool; an empty one and the problem when it does not have its CRD's shape."""
-    try:
-        return view(obj.spec, api.PoolSpec), None
-    except msgspec.ValidationError as error:
-        return api.PoolSpec(), Problem("spec", "", str(error))
 
 
 class Caches:
@@ -64,7 +48,7 @@ class Caches:
         self._sequence = itertools.count()
         self.arrivals: dict[ClaimKey, int] = {}
         """Order in which claims without an address were first seen, to tell apart those created in the same second."""
-        self.pools = {kind: Store[KubeObject](kind, {"cluster": _pool_cluster}) for kind in POOL_RESOURCES}
+        self.pools = {kind: Store[KubeObject](kind, {"cluster": _pool_cluster}) for kind in RESOURCES}
         self.claims = {
             kind: Store[KubeObject](kind, {"waiting": _waits_for(kind), "cluster": _claim_cluster(kind)})
             for kind in (METAL3, CAPI)
@@ -195,16 +179,6 @@ class Caches:
                 waiting.append((self.age(key, obj), key))
         for _, key in sorted(waiting):
             self._queue_claim(key)
-
-
-def cluster_paused(obj: KubeObject) -> bool:
-    """Tell whether a Cluster is paused, by spec or by annotation."""
-    return view(obj.spec, api.ClusterSpec).paused or kinds.is_paused(obj)
-
-
-def pool_cluster_name(obj: KubeObject) -> str:
-    """Name of the Cluster that a pool belongs to, or ""."""
-    return read_pool_spec(obj)[0].cluster_name or (obj.metadata.labels or {}).get(api.CLUSTER_NAME_LABEL, "")
 
 
 def _serving(obj: KubeObject) -> tuple[object, ...]:

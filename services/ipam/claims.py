@@ -59,10 +59,10 @@ class ClaimReconciler:
         clock: Clock,
         *,
         orphan_grace: float,
-        yield_seconds: float,
+        settle_seconds: float,
         rng: random.Random | None = None,
     ) -> None:
-        """`yield_seconds`: how long to leave a claim to another replica that started on it (0: there is none)."""
+        """`settle_seconds`: how long to leave a claim alone that somebody else began to bind."""
         self._client = client
         self._caches = caches
         self._reservations = reservations
@@ -71,7 +71,7 @@ class ClaimReconciler:
         self._events = events
         self._clock = clock
         self._orphan_grace = orphan_grace
-        self._yield_seconds = yield_seconds
+        self._settle_seconds = settle_seconds
         self._rng = rng or random.Random()
         self._gone_since: dict[ClaimKey, float] = {}
         self._started_elsewhere: dict[ClaimKey, float] = {}
@@ -92,7 +92,7 @@ class ClaimReconciler:
                     case Release():
                         return await self._release(world)
                     case Bind():
-                        wait = self._leave_to_others(world)
+                        wait = self._settling(world)
                         if wait > 0:
                             return Result(wait)
                         await self._bind(world, decision)
@@ -124,19 +124,19 @@ class ClaimReconciler:
         self._started_here.discard(world.key)
         self._started_elsewhere.pop(world.key, None)
 
-    def _leave_to_others(self, world: World) -> float:
-        """Seconds to leave a claim alone that another replica put its finalizer on a moment ago.
+    def _settling(self, world: World) -> float:
+        """Seconds to leave a claim alone that carries our finalizer, put on by somebody else, and nothing more.
 
-        Correctness does not hang on it: it spares two replicas without a common Lease from binding each claim
-        twice and returning one of the two.
+        After a restore, its IPAddress and IPReservation may be on their way through the other watches: without the
+        pause it would be given a second address. Without a common Lease another replica may be at it; there it only
+        saves work.
         """
         claim = world.claim
         assert claim is not None
-        started = claim.protected and not world.holdings and world.key not in self._started_here
-        if not self._yield_seconds or not started:
+        if not claim.protected or world.holdings or world.key in self._started_here:
             return 0.0
         since = self._started_elsewhere.setdefault(world.key, world.now)
-        return self._yield_seconds - (world.now - since)
+        return self._settle_seconds - (world.now - since)
 
     # Refusing
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from services.ipam import api, kinds
-from services.ipam.caches import cluster_paused, pool_cluster_name, read_pool_spec
 from services.ipam.decide import ClusterState, Pool, World
+from services.ipam.poolobjects import cluster_paused, pool_cluster_name, read_pool_spec
 from services.ipam.slots import Use
 from services.runtime.kube.objects import ObjectKey
 

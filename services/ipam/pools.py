@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from services.ipam import api, intervals, kinds, metrics, poolstatus
-from services.ipam.caches import POOL_RESOURCES, pool_cluster_name, read_pool_spec
 from services.ipam.decide import ClusterState
 from services.ipam.gather import cluster_state
 from services.ipam.kinds import METAL3
+from services.ipam.poolobjects import FINALIZERS, RESOURCES, pool_cluster_name, read_pool_spec
 from services.ipam.slots import Use
 from services.runtime.controller import Result
 from services.runtime.kube import conditions
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from services.runtime.kube.events import EventRecorder
     from services.runtime.kube.transport import Client
 
-FINALIZERS = {api.IP_POOLS.kind: api.POOL_FINALIZER, api.GLOBAL_IP_POOLS.kind: api.GLOBAL_POOL_FINALIZER}
 _WARNINGS = {"InvalidSpec", api.POOL_EXHAUSTED, "AddressConflict"}
 _RECOVERIES = {"PoolReady", "AddressesAvailable"}
 _EXPIRE_AT_ONCE = 100
@@ -105,7 +104,7 @@ class PoolReconciler:
                     wanted = with_owner(wanted, owner)
         if wanted is obj:
             return obj
-        wanted = await self._client.update(POOL_RESOURCES[key.kind], wanted)
+        wanted = await self._client.update(RESOURCES[key.kind], wanted)
         self._caches.pools[key.kind].observe(wanted)
         return wanted
 
@@ -129,7 +128,7 @@ class PoolReconciler:
         if with_status(obj, status) is obj:
             return
         status["lastUpdated"] = conditions.timestamp(now)
-        written = await self._client.update_status(POOL_RESOURCES[key.kind], with_status(obj, status))
+        written = await self._client.update_status(RESOURCES[key.kind], with_status(obj, status))
         self._caches.pools[key.kind].observe(written)
         self._announce(obj, before, after)
 
@@ -179,7 +178,7 @@ class PoolReconciler:
         if wanted is obj:
             return
         try:
-            answer = await self._client.update(POOL_RESOURCES[key.kind], wanted)
+            answer = await self._client.update(RESOURCES[key.kind], wanted)
         except NotFound:
             answer = wanted
         store = self._caches.pools[key.kind]

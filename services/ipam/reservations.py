@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from services.ipam import api, kinds
-from services.ipam.caches import read_pool_spec
+from services.ipam.poolobjects import read_pool_spec
 from services.ipam.slots import Use
 from services.runtime.kube.errors import AlreadyExists, NotFound
 from services.runtime.kube.objects import KubeObject, ObjectKey, ObjectMeta, raw, view, with_spec

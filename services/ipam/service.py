@@ -8,8 +8,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from services.ipam import api
-from services.ipam.caches import POOL_RESOURCES, Caches
+from services.ipam import api, poolobjects
+from services.ipam.caches import Caches
 from services.ipam.claims import ClaimReconciler
 from services.ipam.ledger import Ledger
 from services.ipam.pools import PoolReconciler
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 STATUS_DEBOUNCE_SECONDS = 1.0
 """Pool status is at most this old while claims come and go, and written at most that often."""
-YIELD_SECONDS = 2.0
-"""Without leader election: how long to leave a claim to the replica that put its finalizer on."""
+SETTLE_SECONDS = 1.0
+"""How long to leave a claim that carries our finalizer and nothing else: after a restore or a crash the watches have
+yet to show what belongs to it. Twice that without leader election, when another replica may be at it."""
 
 
 async def build(service: Service[IpamSettings]) -> None:
@@ -59,7 +60,7 @@ async def build(service: Service[IpamSettings]) -> None:
         events,
         clock,
         orphan_grace=settings.orphan_grace_seconds,
-        yield_seconds=0.0 if settings.leader_election else YIELD_SECONDS,
+        settle_seconds=SETTLE_SECONDS if settings.leader_election else 2 * SETTLE_SECONDS,
     )
     pool_reconciler = PoolReconciler(
         service.client, caches, reservations, events, clock, sticky_seconds=settings.sticky_seconds
@@ -90,7 +91,7 @@ async def build(service: Service[IpamSettings]) -> None:
 
     follow(caches.reservations, (api.IP_RESERVATIONS,))
     for kind, store in caches.pools.items():
-        follow(store, (POOL_RESOURCES[kind],))
+        follow(store, (poolobjects.RESOURCES[kind],))
     for kind, store in caches.addresses.items():
         follow(store, api.address_resources(kind))
     for kind, store in caches.claims.items():

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from services import console
-from services.ipam import cli as ipam
-from services.ipam import importer
+from services.ipam.cli import command as ipam
+from services.ipam.cli import importer
 from tests.support.allocator import Allocator
 from tests.support.ipam_cli import (
     ADDRESSES,

@@ -13,7 +13,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import NamedTuple
 
 from services import cli
-from services.ipam import cli as ipam
+from services.ipam.cli import command as ipam
 from services.runtime.clock import SystemClock
 
 CLAIMS = ("ipclaims.ipam.metal3.io", "ipaddressclaims.ipam.cluster.x-k8s.io")

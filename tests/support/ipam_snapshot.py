@@ -9,7 +9,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 from services.ipam import api
-from services.ipam.snapshot import Snapshot
+from services.ipam.cli.snapshot import Snapshot
 from services.runtime.kube.objects import KubeObject, ObjectMeta, raw
 
 CREATED = "2026-01-01T00:00:00Z"

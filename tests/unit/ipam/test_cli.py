@@ -14,7 +14,7 @@ import yaml
 
 from services import cli, console, output
 from services.console import FOUND, INTERRUPTED, OK, UNUSABLE, CommandLine, Progress, UnusableError
-from services.ipam import cli as ipam
+from services.ipam.cli import command as ipam
 from services.runtime.kube import errors
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from services.ipam import intervals, overview, tables
+from services.ipam import intervals
 from services.ipam.api import PoolKey
-from services.ipam.overview import PoolName, address_rows, pool_rows, select_addresses, select_pools
+from services.ipam.cli import overview, tables
+from services.ipam.cli.overview import PoolName, address_rows, pool_rows, select_addresses, select_pools
 from services.runtime.kube.conditions import parse_timestamp
 from tests.support.ipam_snapshot import address, bound, claim, pool, reservation, snapshot
 

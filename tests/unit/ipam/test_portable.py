@@ -6,10 +6,10 @@ import msgspec
 import pytest
 import yaml
 
-from services.ipam import importer
 from services.ipam.api import ClaimKey
-from services.ipam.importplan import Verdict, placeholder, plan
-from services.ipam.portable import StreamError, choose, identity, portable, read, write
+from services.ipam.cli import importer
+from services.ipam.cli.importplan import Verdict, placeholder, plan
+from services.ipam.cli.portable import StreamError, choose, identity, portable, read, write
 from tests.support.ipam_snapshot import address, bound, claim, pool, reservation, snapshot
 
 

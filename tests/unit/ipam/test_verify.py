@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from services.ipam.verify import check, persistent
+from services.ipam.cli.verify import check, persistent
 from tests.support.ipam_snapshot import address, bound, claim, lock, pool, reservation, snapshot
 
 V6 = "2001:db8::7"
@@ -298,7 +298,7 @@ def test_the_name_of_a_lock_is_what_the_allocator_calls_it():
     from ipaddress import ip_address
 
     from services.ipam import intervals, kinds
-    from services.ipam.facts import entry_name
+    from services.ipam.cli.facts import entry_name
 
     for at in ("10.0.0.1", "255.255.255.255", V6, "::", "fe80::1:2"):
         assert entry_name("d", ip_address(at)) == kinds.reservation_name("d", intervals.point(at)) == lock("d", at)

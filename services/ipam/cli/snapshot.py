@@ -10,13 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
-from services.ipam import api
-from services.ipam.api import PoolKey
-from services.ipam.space import Problem
-from services.runtime.kube.objects import view
-
 if TYPE_CHECKING:
     from services.runtime.kube.objects import KubeObject
 
@@ -33,16 +26,3 @@ class Snapshot(NamedTuple):
     reservations: tuple[KubeObject, ...] = ()
     capi_version: str = ""
     """Version in which the Cluster API IPAM API is served, "" when it is not."""
-
-
-def pool_key(obj: KubeObject) -> PoolKey:
-    """Key of a pool object."""
-    return PoolKey(obj.kind, obj.metadata.namespace, obj.metadata.name)
-
-
-def pool_spec(obj: KubeObject) -> tuple[api.PoolSpec, Problem | None]:
-    """Spec of a pool; an empty one and the problem when it does not have its definition's shape."""
-    try:
-        return view(obj.spec, api.PoolSpec), None
-    except msgspec.ValidationError as error:
-        return api.PoolSpec(), Problem("spec", "", str(error))

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from services.ipam.api import ClaimKey, PoolKey
-    from services.ipam.overview import AddressRow, PoolRow
-    from services.ipam.verify import Discrepancy
+    from services.ipam.cli.overview import AddressRow, PoolRow
+    from services.ipam.cli.verify import Discrepancy
 
 BAR_WIDTH = 10
 _PLAIN_BELOW = 10**10

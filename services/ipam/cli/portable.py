@@ -18,8 +18,8 @@ import yaml
 from msgspec import Raw
 
 from services.ipam import api, kinds
+from services.ipam.poolobjects import pool_key, read_pool_spec
 from services.ipam.slots import Use
-from services.ipam.snapshot import pool_key, pool_spec
 from services.ipam.space import PoolSpace, Spans
 from services.runtime.kube.objects import KubeObject, ObjectMeta, encode
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
     from services.ipam.api import ClaimKey, PoolKey
-    from services.ipam.snapshot import Snapshot
+    from services.ipam.cli.snapshot import Snapshot
     from services.runtime.kube.resource import Resource
 
 _RANKS = {"IPReservation": 0, "IPPool": 1, "GlobalIPPool": 1, "IPAddress": 2, "IPClaim": 3, "IPAddressClaim": 3}
@@ -160,7 +160,7 @@ def _reservations(
     namespaces: Collection[str],
     remarks: list[str],
 ) -> Iterator[KubeObject]:
-    specs = [pool_spec(obj)[0] for obj in pools]
+    specs = [read_pool_spec(obj)[0] for obj in pools]
     covers = [(spec.domain, Spans(PoolSpace(spec).spans)) for spec in specs]
     for obj in snapshot.reservations:
         read = kinds.read_reservation(obj)

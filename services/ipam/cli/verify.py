@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from services.ipam.facts import Books, entry_name, point
+from services.ipam.cli.facts import Books, entry_name, point
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from services.ipam.api import ClaimKey
-    from services.ipam.facts import AddressFact
-    from services.ipam.snapshot import Snapshot
+    from services.ipam.cli.facts import AddressFact
+    from services.ipam.cli.snapshot import Snapshot
 
 _REPAIRED = (
     "the allocator puts this right by itself: check that it runs, reads this namespace, and that neither the claim nor "

@@ -22,7 +22,7 @@ from services.runtime.kube.objects import view
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
-    from services.ipam.snapshot import Snapshot
+    from services.ipam.cli.snapshot import Snapshot
     from services.runtime.kube.objects import KubeObject
 
     T = TypeVar("T")

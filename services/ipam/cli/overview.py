@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from services.ipam import api, intervals, kinds
 from services.ipam.ledger import Ledger
+from services.ipam.poolobjects import pool_key, read_pool_spec
 from services.ipam.slots import Holding, Reservation, Use
-from services.ipam.snapshot import pool_key, pool_spec
 from services.ipam.space import PoolSpace, Spans
 from services.runtime.kube.objects import view
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
     from services.ipam.api import ClaimKey, PoolKey
+    from services.ipam.cli.snapshot import Snapshot
     from services.ipam.intervals import Interval
-    from services.ipam.snapshot import Snapshot
     from services.runtime.kube.objects import KubeObject
 
 STATES = ("held", "reserved", "released", "cooling", "conflict")
@@ -84,7 +84,7 @@ def pool_rows(snapshot: Snapshot, now: float) -> list[PoolRow]:
 def _ledger(snapshot: Snapshot) -> Ledger:
     ledger = Ledger()
     for obj in snapshot.pools:
-        spec, problem = pool_spec(obj)
+        spec, problem = read_pool_spec(obj)
         space = PoolSpace(spec)
         if problem is not None:
             space.problems.insert(0, problem)
@@ -152,7 +152,7 @@ class _Taken:
 
 def address_rows(snapshot: Snapshot, now: float) -> list[AddressRow]:
     """Every address that is not free, by domain and number."""
-    pools = {pool_key(obj): pool_spec(obj)[0] for obj in snapshot.pools}
+    pools = {pool_key(obj): read_pool_spec(obj)[0] for obj in snapshot.pools}
     spaces = {key: PoolSpace(spec) for key, spec in pools.items()}
     covers = {key: Spans(space.spans) for key, space in spaces.items()}
     taken: dict[tuple[str, int], _Taken] = {}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from services.ipam import api
-from services.ipam.importplan import (
+from services.ipam.cli.importplan import (
     IMPORT_ANNOTATION,
     Step,
     Verdict,
@@ -28,7 +28,7 @@ from services.ipam.importplan import (
     placeholder,
     plan,
 )
-from services.ipam.portable import identity
+from services.ipam.cli.portable import identity
 from services.runtime.kube.errors import (
     AlreadyExists,
     ApiError,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from services.console import Progress
     from services.ipam.api import ClaimKey
-    from services.ipam.snapshot import Snapshot
+    from services.ipam.cli.snapshot import Snapshot
     from services.runtime.clock import Clock
     from services.runtime.kube.transport import Client
 

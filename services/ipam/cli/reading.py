@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from services.console import UnusableError
 from services.ipam import api
-from services.ipam.snapshot import Snapshot
+from services.ipam.cli.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from services.console import Progress

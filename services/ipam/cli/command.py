@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from services import console, output
 from services.console import CommandLine, Progress, UnusableError
-from services.ipam import importer, importplan, overview, portable, reading, tables, verify
-from services.ipam.importplan import Verdict
+from services.ipam.cli import importer, importplan, overview, portable, reading, tables, verify
+from services.ipam.cli.importplan import Verdict
 from services.runtime.clock import SystemClock
 from services.runtime.kube import config
 from services.runtime.kube.conditions import timestamp
@@ -29,7 +29,7 @@ from services.runtime.kube.transport import Client
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
-    from services.ipam.snapshot import Snapshot
+    from services.ipam.cli.snapshot import Snapshot
     from services.runtime.kube.objects import KubeObject
 
 REQUEST_SECONDS = 30.0

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from services.ipam import api, intervals, kinds
-from services.ipam.portable import identity, portable, resource_for, spec_type
+from services.ipam.cli.portable import identity, portable, resource_for, spec_type
+from services.ipam.poolobjects import pool_key, read_pool_spec
 from services.ipam.slots import Use
-from services.ipam.snapshot import pool_key, pool_spec
 from services.runtime.kube.objects import KubeObject, view, with_annotations, with_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from services.ipam.api import ClaimKey, PoolKey
-    from services.ipam.snapshot import Snapshot
+    from services.ipam.cli.snapshot import Snapshot
     from services.runtime.kube.resource import Resource
 
 IMPORT_ANNOTATION = "ipam.groundwork.dev/import"
@@ -143,7 +143,7 @@ class _Known:
         existing = (*target.pools, *target.claims, *target.addresses, *target.reservations)
         self.existing = {identity(obj): obj for obj in existing}
         self.coming = {identity(obj) for obj in stream}
-        self.pools = {pool_key(obj): pool_spec(obj)[0].domain for obj in (*target.pools, *stream) if _is_pool(obj)}
+        self.pools = {pool_key(obj): read_pool_spec(obj)[0].domain for obj in (*target.pools, *stream) if _is_pool(obj)}
         self.claims = {_claim_key(obj) for obj in (*target.claims, *stream) if obj.kind in api.CLAIM_FINALIZERS}
         self.wanted = _Holders(self, stream)
         self.held = _Holders(self, existing)

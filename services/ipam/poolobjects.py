@@ -1,0 +1,46 @@
+"""Reading pool objects of both kinds, and the Cluster that one belongs to.
+
+Responsible for: what an IPPool or GlobalIPPool object says, whatever state it is in.
+Invariant: an object without its CRD's shape is read as an empty spec and a problem, never raised.
+Must not know: which of its addresses are taken, the API server.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from services.ipam import api, kinds
+from services.ipam.api import PoolKey
+from services.ipam.space import Problem
+from services.runtime.kube.objects import view
+
+if TYPE_CHECKING:
+    from services.runtime.kube.objects import KubeObject
+
+RESOURCES = {api.IP_POOLS.kind: api.IP_POOLS, api.GLOBAL_IP_POOLS.kind: api.GLOBAL_IP_POOLS}
+FINALIZERS = {api.IP_POOLS.kind: api.POOL_FINALIZER, api.GLOBAL_IP_POOLS.kind: api.GLOBAL_POOL_FINALIZER}
+
+
+def pool_key(obj: KubeObject) -> PoolKey:
+    """Key of a pool object."""
+    return PoolKey(obj.kind, obj.metadata.namespace, obj.metadata.name)
+
+
+def read_pool_spec(obj: KubeObject) -> tuple[api.PoolSpec, Problem | None]:
+    """Spec of a pool; an empty one and the problem when it does not have its CRD's shape."""
+    try:
+        return view(obj.spec, api.PoolSpec), None
+    except msgspec.ValidationError as error:
+        return api.PoolSpec(), Problem("spec", "", str(error))
+
+
+def pool_cluster_name(obj: KubeObject) -> str:
+    """Name of the Cluster that a pool belongs to, or ""."""
+    return read_pool_spec(obj)[0].cluster_name or (obj.metadata.labels or {}).get(api.CLUSTER_NAME_LABEL, "")
+
+
+def cluster_paused(obj: KubeObject) -> bool:
+    """Tell whether a Cluster is paused, by spec or by annotation."""
+    return view(obj.spec, api.ClusterSpec).paused or kinds.is_paused(obj)
