@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.ipam.api import CAPI_GROUP, IP_RESERVATIONS
+from services.ipam.api import CAPI_GROUP, CLAIM_FINALIZERS, IP_RESERVATIONS
 from tests.support.kube import manifest
 from tests.support.tenant import CAPI
 
@@ -53,3 +53,12 @@ async def test_a_description_on_a_released_reservation_makes_it_an_administrator
     await tenant.counts(cooling=0, reserved=1)
     assert await tenant.give("one", kind=kind) == "10.0.0.2"
     await tenant.kube.delete(IP_RESERVATIONS, name)
+
+
+async def test_a_claim_that_a_backup_brings_back_before_its_address_gets_that_address(tenant, kind):
+    await tenant.pool("pool", "10.0.0.1-10.0.0.9")
+    await tenant.claim("back", kind=kind, finalizers=[CLAIM_FINALIZERS[kind][0]])
+    addresses = tenant.api(kind).addresses
+    await tenant.kube.create(addresses, tenant.address_manifest("back", "back", "10.0.0.7", kind=kind))
+    held = await tenant.bound("back", kind)
+    assert (held.ip, held.address["metadata"]["name"]) == ("10.0.0.7", "back")
