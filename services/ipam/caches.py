@@ -31,20 +31,25 @@ _LOG = log.get("ipam.caches")
 
 
 class Caches:
-    """Stores, and the subscriptions that feed `ledger`, `queue_claim` and `queue_pool`."""
+    """Stores, and the subscriptions that feed `ledger` and the queues."""
 
     def __init__(
         self,
         ledger: Ledger,
         queue_claim: Callable[[ClaimKey], None],
         queue_pool: Callable[[PoolKey], None],
+        touch_pool: Callable[[PoolKey], None],
         namespaces: Collection[str] = (),
     ) -> None:
-        """`namespaces`: those that are watched, none for all; claims of others belong to other replicas."""
+        """`touch_pool` queues a pool for a little later, so that many changes of its numbers lead to one look at it.
+
+        `namespaces`: those that are watched, none for all; claims of others belong to other replicas.
+        """
         self.ledger = ledger
         self._namespaces = frozenset(namespaces)
         self._add_claim = queue_claim
         self._queue_pool = queue_pool
+        self._touch_pool = touch_pool
         self._sequence = itertools.count()
         self.arrivals: dict[ClaimKey, int] = {}
         """Order in which claims without an address were first seen, to tell apart those created in the same second."""
@@ -154,7 +159,11 @@ class Caches:
                 self.ledger.set_pool(key, spec.domain, space, random_order=random_order)
             if old is None or _serving(old) != _serving(new):
                 self._queue_waiting(key)
-        self._queue_pool(key)
+        if old is None or new is None or old.status == new.status:
+            self._queue_pool(key)
+        else:
+            # Nearly always our own write: if it led to the next one at once, a busy pool's would never end.
+            self._touch_pool(key)
 
     def _cluster_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         obj = new if new is not None else old

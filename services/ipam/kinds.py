@@ -316,7 +316,7 @@ def _with_ready(claim: Claim, changes: dict[str, Any], ready_now: Condition, now
     if claim.obj.apiVersion == _CAPI_V1BETA1:
         _set_old_ready(status, ready_now, now)
     else:
-        status["conditions"] = msgspec.to_builtins(conditions.set_condition(_conditions(status), ready_now, now))
+        status["conditions"] = conditions.plain(conditions.set_condition(_conditions(status), ready_now, now))
     for name, value in changes.items():
         if value is None:
             status.pop(name, None)
@@ -342,7 +342,7 @@ def _set_old_ready(status: dict[str, Any], ready_now: Condition, now: datetime) 
     today = dict(status.get("v1beta2") or {})
     stamped = msgspec.structs.replace(ready_now, lastTransitionTime=legacy["lastTransitionTime"])
     kept = [c for c in _conditions(today) if c.type != api.READY]
-    today["conditions"] = msgspec.to_builtins([*kept, stamped])
+    today["conditions"] = conditions.plain([*kept, stamped])
     status["v1beta2"] = today
 
 

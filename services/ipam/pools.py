@@ -117,7 +117,7 @@ class PoolReconciler:
         for condition in poolstatus.conditions(facts):
             stamped = msgspec.structs.replace(condition, observedGeneration=obj.metadata.generation)
             after = conditions.set_condition(after, stamped, now)
-        status["conditions"] = msgspec.to_builtins(after)
+        status["conditions"] = conditions.plain(after)
         status["ipAddresses"] = msgspec.to_builtins(facts.counts)
         status["observedGeneration"] = obj.metadata.generation
         for name, value in {**poolstatus.capacity(facts), "indexes": facts.indexes}.items():

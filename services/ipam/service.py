@@ -48,10 +48,11 @@ async def build(service: Service[IpamSettings]) -> None:
     def queue_pool(key: PoolKey) -> None:
         pools.queue.add(key)
 
-    def pool_touched(key: PoolKey) -> None:
+    def touch_pool(key: PoolKey) -> None:
         pools.queue.add_after(key, STATUS_DEBOUNCE_SECONDS)
 
-    caches = Caches(Ledger(queue_claim, pool_touched), queue_claim, queue_pool, settings.watch_namespace)
+    ledger = Ledger(queue_claim, touch_pool)
+    caches = Caches(ledger, queue_claim, queue_pool, touch_pool, settings.watch_namespace)
     reservations = ReservationWriter(service.client, caches, clock, sticky_limit=settings.sticky_limit)
     claim_reconciler = ClaimReconciler(
         service.client,

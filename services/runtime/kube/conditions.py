@@ -8,9 +8,9 @@ Source: meta/v1 Condition and the API conventions, "Typical status properties": 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 from msgspec.structs import replace
 
 if TYPE_CHECKING:
@@ -60,6 +60,11 @@ def is_true(conditions: Iterable[Condition], type_: str) -> bool:
     """Whether there is a condition of that type and its status is "True"."""
     condition = find(conditions, type_)
     return condition is not None and condition.status == TRUE
+
+
+def plain(conditions: Iterable[Condition]) -> list[dict[str, Any]]:
+    """Conditions as they stand in a status. An empty message is written: meta/v1 requires the field, not a text."""
+    return [{"message": "", **to_builtins(condition)} for condition in conditions]
 
 
 def timestamp(moment: datetime) -> str:

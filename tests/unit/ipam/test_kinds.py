@@ -130,6 +130,20 @@ def test_status_goes_from_refused_to_bound_and_back_and_is_written_only_when_it_
     assert (again.bound, kinds.ready(again).status) == ("", "False")
 
 
+def test_a_foreign_condition_without_a_message_is_written_back_with_the_field_that_the_schema_requires():
+    foreign = {
+        "type": "Paused",
+        "status": "False",
+        "reason": "NotPaused",
+        "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+    claim = a_claim(CAPI, status={"conditions": [foreign]})
+    address = KubeObject(metadata=ObjectMeta(name="a", namespace="ns"))
+    status = view(kinds.bound(claim, address, at("10.0.0.10"), NOW).status, dict)
+    assert status["conditions"][0] == foreign
+
+
 def test_metal3s_error_message_says_why_there_is_no_address():
     obj = kinds.refused(a_claim(METAL3), "PoolExhausted", "Exhausted IP Pools: ...", NOW)
     assert view(obj.status, dict)["errorMessage"] == "Exhausted IP Pools: ..."
