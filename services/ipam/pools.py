@@ -153,7 +153,10 @@ class PoolReconciler:
         found: dict[str, str] = {}
         for at in sorted(state.held):
             slot = self._ledger.slot(state.domain, at)
-            for claim in sorted(slot.claims()) if slot is not None else ():
+            if slot is None:
+                continue
+            # A pick in flight counts as used, so it is shown too.
+            for claim in sorted(slot.claims()) or ([slot.pending[0]] if slot.pending is not None else []):
                 name = claim.name if key.namespace == claim.namespace else f"{claim.namespace}/{claim.name}"
                 if claim.kind == METAL3 or name not in found:
                     found[name] = intervals.text(at)
