@@ -95,7 +95,7 @@ class Allocator:
         """Records that a healthy process never writes: errors, and warnings of the interpreter."""
         return [r for r in self.records() if r["level"] == "error" or r["logger"] == "py.warnings"]
 
-    def metric(self, name, **labels):
+    def metric(self, name, /, **labels):
         """Sum of a metric's samples that have the labels; 0 when there is none."""
         total = 0.0
         for family in text_string_to_metric_families(self._get("/metrics")[1]):

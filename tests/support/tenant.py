@@ -12,7 +12,7 @@ import contextlib
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from services.ipam import api
+from services.ipam import api, intervals, kinds
 from services.ipam.api import GLOBAL_IP_POOLS, IP_ADDRESSES, IP_CLAIMS, IP_POOLS, IP_RESERVATIONS
 from services.runtime.kube.errors import AlreadyExists
 from tests.support.kube import NAMESPACES, eventually, manifest
@@ -55,8 +55,9 @@ def entry(block):
 
 
 def condition(obj, type_="Ready"):
-    """A condition of an object, None when it has none of that type."""
-    found = (obj or {}).get("status", {}).get("conditions", [])
+    """A condition of an object or None; of a v1beta1 claim the one of today's shape if there is one."""
+    status = (obj or {}).get("status", {})
+    found = status.get("v1beta2", {}).get("conditions") or status.get("conditions", [])
     return next((c for c in found if c["type"] == type_), None)
 
 
@@ -122,6 +123,10 @@ class Tenant:
             return wanted.items() <= shown.items()
 
         return (await self.pool_shows(right, name, resource))["status"]["ipAddresses"]
+
+    async def indexes(self, wanted, name="pool", resource=IP_POOLS):
+        """Wait until a pool shows these addresses by claim name, and return it."""
+        return await self.pool_shows(lambda obj: obj.get("status", {}).get("indexes") == wanted, name, resource)
 
     async def pool_condition(self, type_, status, name="pool", resource=IP_POOLS):
         """Wait until a pool's condition has a status, and return it."""
@@ -224,17 +229,15 @@ class Tenant:
         spec, meta = address["spec"], address["metadata"]
         ref = spec["claim"] if kind == METAL3 else spec["claimRef"]
         owners = [o["uid"] for o in meta.get("ownerReferences", [])]
-        reserved = [r["spec"] for r in await self.reservations() if r["spec"].get("claim", {}).get("name") == name]
-        mine = [
-            r["address"] for r in reserved if (r["claim"]["kind"], r["claim"]["namespace"]) == (kind, self.namespace)
-        ]
+        reserved = await self.kube.find(IP_RESERVATIONS, self.reservation_name(spec["address"]))
+        holder = ((reserved or {}).get("spec", {}).get("claim")) or {}
         complete = (
             ref["name"] == name
-            and ready["reason"] == "AddressAllocated"
+            and ready.get("reason", "AddressAllocated") == "AddressAllocated"  # v1beta1 gave reasons for trouble only
             and claim["metadata"]["uid"] in owners
             and any(f in api.ADDRESS_FINALIZERS[kind] for f in meta.get("finalizers", []))
             and any(f in api.CLAIM_FINALIZERS[kind] for f in claim["metadata"].get("finalizers", []))
-            and mine == [spec["address"]]
+            and (holder.get("kind"), holder.get("namespace"), holder.get("name")) == (kind, self.namespace, name)
         )
         return Held(spec["address"], claim, address) if complete else [claim, address, reserved]
 
@@ -270,13 +273,13 @@ class Tenant:
         return manifest(self.api(kind).addresses, name, self.namespace, spec, **metadata)
 
     async def reserve(self, ip, **spec):
-        """An administrator's IPReservation of an IPv4 address."""
+        """An administrator's IPReservation."""
         spec = {"domain": self.domain, "address": ip, **spec}
         return await self.kube.create(IP_RESERVATIONS, manifest(IP_RESERVATIONS, self.reservation_name(ip), "", spec))
 
     def reservation_name(self, ip):
-        """Name of the IPReservation of an IPv4 address."""
-        return f"{self.domain}.{ip}"
+        """Name of the IPReservation of an address."""
+        return kinds.reservation_name(self.domain, intervals.point(ip))
 
     # Clusters
 

