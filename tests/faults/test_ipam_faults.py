@@ -151,7 +151,7 @@ async def settle(kube, namespace, *, bound=None, claims=None):
         expected = {"bound": bound, "claims": claims}
         return not seen["wrong"] and all(seen[k] == v for k, v in expected.items() if v is not None)
 
-    await eventually(look, holds, within=240)
+    await eventually(look, holds, within=420)
     return await outside.snapshot(kube.client, (namespace,))
 
 
