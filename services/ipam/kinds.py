@@ -176,7 +176,7 @@ def address_names(claim: Claim, name_prefix: str, domain: str, at: int) -> tuple
     if claim.key.kind == CAPI:
         return (claim.key.name,)
     written = intervals.text(at)
-    name = f"{name_prefix}-{written}".replace(".", "-").replace(":", "-").rstrip("-")
+    name = f"{name_prefix}-{written.replace('.', '-').replace(':', '-')}".rstrip("-")
     digest = hashlib.sha256(f"{domain}/{claim.pool}/{written}".encode()).hexdigest()[:_NAME_HASH_LENGTH]
     return (name, f"{name}-{digest}")
 
