@@ -147,7 +147,7 @@ def test_every_link_leads_somewhere(path):
             continue
         file, _, anchor = target.partition("#")
         linked = (path.parent / file).resolve() if file else path
-        assert linked.is_file() or linked.name == "benchmarks.md", target
+        assert linked.is_file(), target
         if anchor:
             assert anchor in anchors(linked.read_text()), target
 
