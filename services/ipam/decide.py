@@ -13,7 +13,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from services.ipam import api, intervals
+from services.ipam import api, intervals, kinds
 from services.ipam.kinds import CAPI, Claim
 from services.ipam.poolstate import PoolState
 
@@ -39,6 +39,8 @@ class Pool(NamedTuple):
     paused: bool
     deleting: bool
     allowed_namespaces: tuple[str, ...] | None
+    name_prefix: str = ""
+    """First part of the names of IPAddresses for IPClaims."""
 
 
 class World(NamedTuple):
@@ -129,7 +131,7 @@ def decide(world: World, choose: Choose) -> Decision:
             return Leave("it has its address and the pool is gone")
         return Refuse(api.POOL_NOT_READY, "PoolNotFound", f"{claim.pool} does not exist")
     if kept is not None:
-        return kept if world.holdings else _with_prefix(world.pool, claim, kept.at)
+        return kept if world.holdings else _with_settings(world.pool, claim, kept.at)
     refusal = _not_served(world, claim, world.pool)
     if refusal is not None:
         return refusal
@@ -225,18 +227,24 @@ def _allocate(world: World, claim: Claim, pool: Pool, choose: Choose) -> Decisio
     elif wanted is None and world.sticky is not None and len(pool.state.waiting) < pool.state.available:
         at = choose(pool.state, claim, world.sticky)
         if isinstance(at, int):
-            return _with_prefix(pool, claim, at)
+            return _with_settings(pool, claim, at)
     at = choose(pool.state, claim, wanted)
     if isinstance(at, int):
-        return _with_prefix(pool, claim, at)
+        return _with_settings(pool, claim, at)
     return Refuse(api.POOL_EXHAUSTED if at.exhausted else api.ALLOCATION_FAILED, at.token, at.message, at)
 
 
-def _with_prefix(pool: Pool, claim: Claim, at: int) -> Decision:
-    """Cluster API addresses need a prefix length; a pool without one can serve metal3's claims only."""
-    span = pool.state.space.range_of(at)
-    if claim.key.kind == CAPI and (span is None or span.prefix is None):
-        where = "its range" if span is None else f"spec.pools[{span.index}]"
-        message = f"{pool.state.key}: {where} has no prefix, which a Cluster API address needs"
-        return Refuse(api.ALLOCATION_FAILED, "PrefixMissing", message)
+def _with_settings(pool: Pool, claim: Claim, at: int) -> Decision:
+    """Check what the IPAddress needs of the pool besides an address: each kind of claim can do without the other's."""
+    if claim.key.kind == CAPI:
+        span = pool.state.space.range_of(at)
+        if span is None or span.prefix is None:
+            where = "its range" if span is None else f"spec.pools[{span.index}]"
+            message = f"{pool.state.key}: {where} has no prefix, which a Cluster API address needs"
+            return Refuse(api.ALLOCATION_FAILED, "PrefixMissing", message)
+    elif pool.name_prefix:
+        name = kinds.address_names(claim, pool.name_prefix, pool.state.domain, at)[0]
+        if not kinds.is_object_name(name):
+            message = f"{pool.state.key}: spec.namePrefix would name the IPAddress {name!r}, which is not valid"
+            return Refuse(api.POOL_NOT_READY, "InvalidSpec", message)
     return Bind(at)

@@ -70,12 +70,14 @@ def gather_pool(caches: Caches, key: PoolKey) -> Pool | None:
     state = caches.ledger.pools.get(key)
     if obj is None or state is None:
         return None
+    spec = read_pool_spec(obj)[0]
     return Pool(
         state=state,
         paused=kinds.is_paused(obj)
         or cluster_state(caches, key.namespace, pool_cluster_name(obj)) is ClusterState.PAUSED,
         deleting=obj.deleting,
-        allowed_namespaces=read_pool_spec(obj)[0].allowed_namespaces,
+        allowed_namespaces=spec.allowed_namespaces,
+        name_prefix=spec.name_prefix,
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
@@ -36,6 +37,8 @@ METAL3 = "IPClaim"
 CAPI = "IPAddressClaim"
 _CAPI_V1BETA1 = f"{api.CAPI_GROUP}/v1beta1"
 _NAME_HASH_LENGTH = 8
+_OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_OBJECT_NAME_LENGTH = 253
 
 # A hundred thousand reservations and addresses name a handful of pools: they share its key.
 _pool_key = functools.lru_cache(maxsize=1024)(PoolKey)
@@ -179,6 +182,11 @@ def address_names(claim: Claim, name_prefix: str, domain: str, at: int) -> tuple
     name = f"{name_prefix}-{written.replace('.', '-').replace(':', '-')}".rstrip("-")
     digest = hashlib.sha256(f"{domain}/{claim.pool}/{written}".encode()).hexdigest()[:_NAME_HASH_LENGTH]
     return (name, f"{name}-{digest}")
+
+
+def is_object_name(name: str) -> bool:
+    """Tell whether the API server accepts a name (RFC 1123 subdomain)."""
+    return len(name) <= _OBJECT_NAME_LENGTH and _OBJECT_NAME.fullmatch(name) is not None
 
 
 def new_address(claim: Claim, pool: KubeObject, span: Range | None, at: int, name: str) -> KubeObject:
