@@ -89,6 +89,16 @@ async def test_a_newcomer_does_not_overtake_those_who_wait(tenant):
             await tenant.refused(name, POOL_EXHAUSTED, kind)
 
 
+async def test_a_waiting_claim_gets_what_a_claim_of_an_overlapping_pool_returns(tenant, kind):
+    await tenant.pool("one", "10.0.0.1-10.0.0.1")
+    await tenant.pool("two", "10.0.0.1-10.0.0.1")
+    await tenant.give("holder", "two", kind)
+    await tenant.claim("waits", "one", kind)
+    await tenant.refused("waits", POOL_EXHAUSTED, kind)
+    await tenant.release("holder", kind)
+    assert (await tenant.bound("waits", kind)).ip == "10.0.0.1"
+
+
 async def test_waiting_claims_wake_when_the_pool_grows(tenant, kind):
     await tenant.pool("pool", "10.0.0.1-10.0.0.1")
     await tenant.give("holder", kind=kind)

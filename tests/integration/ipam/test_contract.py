@@ -45,6 +45,12 @@ async def test_a_metal3_claim_is_answered_in_metal3_s_shape(tenant):
     assert shown["metadata"]["finalizers"] == ["ippool.ipam.metal3.io"]
 
 
+async def test_a_name_prefix_may_have_dots(tenant):
+    await tenant.pool("pool", "10.0.0.7-10.0.0.7", namePrefix="site.example")
+    await tenant.claim("claim")
+    assert (await tenant.bound("claim")).address["metadata"]["name"] == "site.example-10-0-0-7"
+
+
 async def test_ipv6_addresses_are_named_as_metal3_names_them(tenant):
     await tenant.pool(
         "pool", "fd00:5::1-fd00:5::1", "fd00:6::-fd00:6::", namePrefix="p", allocateReservedAddresses=True

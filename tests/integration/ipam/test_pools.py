@@ -6,7 +6,7 @@ import pytest
 
 from services.ipam.api import GLOBAL_IP_POOLS, IP_POOLS, IP_RESERVATIONS, POOL_FINALIZER, POOL_NOT_READY
 from tests.support.kube import eventually
-from tests.support.tenant import KINDS, METAL3, Tenant, condition
+from tests.support.tenant import CAPI, KINDS, METAL3, Tenant, condition
 
 
 async def test_a_new_pool_shows_that_it_is_ready_and_what_it_has(tenant):
@@ -69,6 +69,28 @@ async def test_a_pool_without_a_usable_range_serves_its_claims_once_it_has_one(t
     assert (await tenant.bound("claim", kind)).ip == "10.0.0.1"
 
 
+@pytest.mark.parametrize("prefix", ["Bad_Prefix", "x" * 250], ids=["characters", "length"])
+async def test_a_pool_whose_prefix_makes_no_valid_names_says_so_and_serves_cluster_api_all_the_same(tenant, prefix):
+    await tenant.pool("pool", "10.0.0.1-10.0.0.9", namePrefix=prefix)
+    await tenant.claim("claim")
+    message = await tenant.refused("claim", POOL_NOT_READY)
+    name = f"{prefix}-10-0-0-1"
+    assert message == (
+        f"IPPool {tenant.namespace}/pool: spec.namePrefix would name the IPAddress {name!r}, which is not valid"
+    )
+    assert await tenant.held() == []
+    assert await tenant.give("claim", kind=CAPI) == "10.0.0.1"
+
+
+async def test_a_prefix_length_that_does_not_exist_is_named_and_serves_metal3_all_the_same(tenant):
+    await tenant.pool("pool", "10.0.0.1-10.0.0.9", prefix=-1)
+    ready = await tenant.pool_condition("Ready", "False")
+    assert ready["message"] == "spec.prefix: '-1': a prefix length between 0 and 32"
+    await tenant.claim("claim", kind=CAPI)
+    await tenant.refused("claim", "AllocationFailed", CAPI, "has no prefix")
+    assert await tenant.give("claim") == "10.0.0.1"
+
+
 @pytest.mark.parametrize("resource", [IP_POOLS, GLOBAL_IP_POOLS], ids=["IPPool", "GlobalIPPool"])
 async def test_a_deleted_pool_stays_for_its_last_address_and_gives_out_no_other(tenant, kind, resource):
     name = tenant.namespace
@@ -101,6 +123,16 @@ async def test_a_claim_whose_pool_was_removed_by_force_keeps_its_address_and_can
     assert (await tenant.bound("claim", kind)).ip == "10.0.0.1"
     await tenant.release("claim", kind)
     assert (await tenant.bound("other", kind)).ip == "10.0.0.1"
+
+
+async def test_what_a_pool_removed_by_force_remembered_goes_with_it(tenant):
+    await tenant.pool("pool", "10.0.0.1-10.0.0.9")
+    await tenant.give("claim")
+    await tenant.release("claim")
+    await tenant.counts(used=0)
+    assert len(await tenant.reservations()) == 1
+    await tenant.kube.force_delete(IP_POOLS, "pool", tenant.namespace)
+    await eventually(tenant.reservations, lambda left: left == [])
 
 
 async def test_a_pool_made_again_takes_over_the_addresses_of_the_one_before(tenant, kind):

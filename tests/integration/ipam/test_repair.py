@@ -64,6 +64,45 @@ async def test_a_reservation_deleted_by_hand_is_made_again_and_the_address_never
     await tenant.refused("next", "PoolExhausted", kind)
 
 
+def held_by(tenant, kind, name):
+    """Fields of an IPReservation that a claim holds."""
+    return {
+        "claim": {"kind": kind, "namespace": tenant.namespace, "name": name, "uid": "1234"},
+        "pool": {"kind": "IPPool", "namespace": tenant.namespace, "name": "pool"},
+    }
+
+
+async def test_a_reservation_that_a_crash_left_is_what_its_claim_gets(tenant, kind, allocator):
+    allocator.stop()
+    await tenant.pool("pool", "10.0.0.1-10.0.0.9")
+    await tenant.claim("claim", kind=kind)
+    await tenant.reserve("10.0.0.7", **held_by(tenant, kind, "claim"))
+    allocator.start()
+    assert (await tenant.bound("claim", kind)).ip == "10.0.0.7"
+    assert await tenant.held() == ["10.0.0.7"]
+
+
+async def test_a_reservation_whose_claim_does_not_exist_is_returned_after_the_grace(tenant, kind):
+    await tenant.reserve("10.0.0.1", **held_by(tenant, kind, "never-made"))
+    await tenant.pool("pool", "10.0.0.1-10.0.0.1")
+    await tenant.claim("waits", kind=kind)
+    assert (await tenant.bound("waits", kind)).ip == "10.0.0.1"
+
+
+async def test_of_two_addresses_made_for_one_claim_one_stays_and_one_is_returned(tenant, kind, allocator):
+    allocator.stop()
+    await tenant.pool("pool", "10.0.0.1-10.0.0.9")
+    for name, ip in (("a", "10.0.0.7"), ("b", "10.0.0.8")):
+        await tenant.kube.create(tenant.api(kind).addresses, tenant.address_manifest(name, "claim", ip, kind=kind))
+    await tenant.claim("claim", kind=kind)
+    allocator.start()
+    held = await tenant.bound("claim", kind)
+    assert held.ip in {"10.0.0.7", "10.0.0.8"}
+    await eventually(lambda: tenant.addresses(kind), lambda left: left == [held.address])
+    await eventually(tenant.held, lambda left: left == [held.ip])
+    await tenant.counts(used=1, free=8)
+
+
 async def test_what_a_claim_removed_by_force_held_is_returned_after_the_grace(tenant, kind, allocator):
     await tenant.pool("pool", "10.0.0.1-10.0.0.1")
     held = await give(tenant, kind)
