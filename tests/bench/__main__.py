@@ -1,6 +1,6 @@
 """Measure the allocator: `python -m tests.bench [ipam] [--full] [--sizes N,N] [--json PATH]`, or `make bench`.
 
-The default takes about six minutes on two cores, `--full` about half an hour. Speed never fails the bench; its exit
+The default takes about seven minutes on two idle cores, `--full` about an hour. Speed never fails the bench; its exit
 code is 1 when something was incorrect: an address given twice, a claim without one, a process that died.
 """
 
@@ -21,7 +21,7 @@ from tools.progress import say, step
 
 SIZES = (500, 2_000)
 FULL_SIZES = (500, 1_000, 2_000, 5_000, 10_000)
-STEADY, STEADY_PACE = 500, 50.0
+STEADY, STEADY_PACE = 300, 20.0
 PARTS = ("pairs", "steady", "restart", "decisions", "memory")
 
 
