@@ -40,6 +40,8 @@ Manifest = Path | str | Mapping[str, Any]
 _TEMPORARY_PREFIX = "groundwork-cluster-"
 _SWEEP_AGE_S = 600.0
 _PORT_ATTEMPTS = 3
+_PORT_PATIENCE_S = 20.0
+_PORT_TAKEN = "address already in use"
 _NOT_RUNNING = 3  # the exit code of `systemctl status` for the same answer
 
 
@@ -110,7 +112,7 @@ class Cluster:
                     # Between choosing a port and listening on it another process may have taken it. Only a cluster
                     # that nobody has a kubeconfig of yet may move.
                     cluster.stop()
-                    taken = "address already in use" in str(error)
+                    taken = _PORT_TAKEN in str(error)
                     if not taken or _load_ports(folder) or attempt == _PORT_ATTEMPTS:
                         raise
                     continue
@@ -181,7 +183,17 @@ class Cluster:
         """Start the API server on the same port and wait until it is ready; `args` replace its extra flags for good."""
         if args is not None:
             self._apiserver_args = list(args)
-        self.apiserver.start(self._apiserver_args, tethered=self._tethered)
+        deadline = time.monotonic() + (_PORT_PATIENCE_S if _load_ports(self.folder) else 0.0)
+        while True:
+            try:
+                self.apiserver.start(self._apiserver_args, tethered=self._tethered)
+            except ProcessError as error:
+                # While ours was down, somebody may be trying the port for being free. It cannot be changed any more.
+                if _PORT_TAKEN not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
 
     def stop_etcd(self, *, grace: float = 3.0) -> None:
         """Stop etcd (SIGTERM, SIGKILL after `grace` seconds); the API server stays and answers errors."""
