@@ -1,0 +1,1 @@
+"""Addresses, DNS servers and virtual IPs for CAPV's machines and clusters that wait for them."""

@@ -1,0 +1,1 @@
+"""A mutating admission webhook that gives pods their proxy settings, trusted certificates and other presets."""
