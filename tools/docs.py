@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 CRDS = ROOT / "deploy" / "crds"
-CRD_ORDER = ("IPPool", "GlobalIPPool", "IPClaim", "IPAddress", "IPReservation")
-SAME_AS = {"GlobalIPPool": "IPPool"}
+CRD_ORDER = (
+    *("IPPool", "GlobalIPPool", "IPClaim", "IPAddress", "IPReservation"),
+    *("ClusterPodPreset", "PodPreset"),
+)
+SAME_AS = {"GlobalIPPool": "IPPool", "PodPreset": "ClusterPodPreset"}
 NOTICE = "<!-- Made by `python -m tools.docs`: change the source, not this page. -->"
 METRIC_GROUPS = (
     ("The allocator", ("groundwork_ipam_",)),
@@ -165,8 +168,8 @@ def api_page() -> str:
         "",
         NOTICE,
         "",
-        "The resources that Groundwork's allocator defines, from `deploy/crds`. It also serves",
-        "`ipam.cluster.x-k8s.io` IPAddressClaim and IPAddress, which Cluster API defines.",
+        "The resources that Groundwork defines, from `deploy/crds`: those of the allocator, which also serves",
+        "`ipam.cluster.x-k8s.io` IPAddressClaim and IPAddress of Cluster API, and those of the pod preset webhook.",
         "The API server enforces the rules; a message in the column Rules is what it answers.",
     ]
     known: dict[str, list[Field]] = {}
@@ -182,11 +185,19 @@ def api_page() -> str:
         known[kind] = rows
         other = SAME_AS.get(kind)
         if other is not None:
-            lines += ["", f"Its fields are those of [{other}](#{other.lower()}), but for:"]
             rows = [row for row in rows if row not in known[other]]
+            lines += ["", _compared(other, known[other], known[kind], more=bool(rows))]
         header = ("Field", "Type", "Default", "Rules", "Description")
-        lines += ["", *table(header, rows)]
+        lines += ["", *table(header, rows)] if rows else []
     return "\n".join([*lines, ""])
+
+
+def _compared(other: str, theirs: Sequence[Field], ours: Sequence[Field], *, more: bool) -> str:
+    """Say how the fields of a kind differ from those of another that has been shown."""
+    names = {row.name for row in ours}
+    missing = [row.name for row in theirs if row.name not in names and row.name.count(".") == 1]
+    without = f" without {', '.join(missing)}" if missing else ""
+    return f"Its fields are those of [{other}](#{other.lower()}){without}{', but for:' if more else '.'}"
 
 
 def _facts(spec: Schema, version: Schema) -> list[str]:
