@@ -36,6 +36,7 @@ __all__ = [
     "Parser",
     "Settings",
     "SettingsError",
+    "WebhookSettings",
     "address",
     "boolean",
     "choice",
@@ -110,6 +111,44 @@ class Settings:
         Raises `SettingsError`. `--help` and `--version` print and raise SystemExit(0).
         """
         return _read(cls, arguments, os.environ if environment is None else environment)
+
+
+_EVERY_WEBHOOK: Final = Address("0.0.0.0", 9443)  # noqa: S104 - the API server calls from outside the pod
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookSettings(Settings):
+    """What a service with an admission webhook can be told as well."""
+
+    webhook_address: Annotated[
+        Address, Flag("where the API server reaches the webhook (TLS)", address, "HOST:PORT")
+    ] = _EVERY_WEBHOOK
+    cert_dir: Annotated[
+        str | None, Flag("folder with tls.crt and tls.key, loaded again when they change", text, "DIR")
+    ] = None
+    cert_secret: Annotated[
+        str | None,
+        Flag("Secret in the Lease's namespace for certificates that the service makes and rotates", text, "NAME"),
+    ] = None
+    webhook_configuration: Annotated[
+        str | None,
+        Flag("MutatingWebhookConfiguration that is given the CA of --cert-secret as caBundle", text, "NAME"),
+    ] = None
+    webhook_service: Annotated[
+        str | None, Flag("Service in front of the webhook, a name of its certificate", namespace, "NAME")
+    ] = None
+    cert_name: Annotated[
+        tuple[str, ...],
+        Flag("one more DNS name or IP address of the certificate; repeatable", text, "NAME", repeatable=True),
+    ] = ()
+    processes: Annotated[int, Flag("processes that share the webhook's port", whole(1, 64), "N")] = 1
+    drain_seconds: Annotated[
+        int, Flag("how long to go on answering after SIGTERM, until nobody sends any more", whole(0, 300), "SECONDS")
+    ] = 8
+    failure_answer: Annotated[
+        str, Flag("what a review gets when its handler fails: allow or deny", choice("allow", "deny"), "ANSWER")
+    ] = "allow"
+    max_body_bytes: Annotated[int, Flag("largest review that is read", whole(1024, 1_073_741_824), "BYTES")] = 8_388_608
 
 
 S = TypeVar("S", bound=Settings)
