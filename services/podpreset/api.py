@@ -30,7 +30,8 @@ EXCLUDE = ADMISSION_PREFIX + "exclude"
 """On a pod (annotation) or a namespace (label): exactly "true" leaves it alone."""
 EXCLUDE_VALUE = "true"
 APPLIED_PREFIXES = {CLUSTER_KIND: "clusterpodpreset-", NAMESPACED_KIND: "podpreset-"}
-"""First part of the name of the annotation that records a preset; the rest is the preset's name."""
+"""First part of the name of the annotation that records a preset; the rest is the preset's name. Its value is a hash of
+what the preset gives, see `services.podpreset.marks`."""
 HASH_ANNOTATION = "podpreset.groundwork.dev/hash"
 """On a pod: what all presets applied to it said, in one hash."""
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
@@ -111,7 +112,7 @@ class ContainerSelector(_Api, frozen=True):
     """Which containers of a matching pod a preset is for."""
 
     names: tuple[str, ...] = ()
-    """Globs (`*`, `?`, `[...]`), one of which has to match; none means every name."""
+    """Globs (`*`, `?`), one of which has to match; none means every name."""
     init: bool = True
     """Whether init containers get it too. A native sidecar counts as an ordinary container."""
 
@@ -169,13 +170,15 @@ class ClusterPodPresetSpec(PodPresetSpec, frozen=True):
 
 
 class SeenConflict(_Api, frozen=True):
-    """A conflict as last seen in an admission."""
+    """One kind of conflict, as it was seen last."""
 
-    item: str = ""
-    """What was skipped, e.g. `env HTTP_PROXY` or `volume ca`."""
-    rival: str = ""
-    """What it differed from: another preset, or the pod."""
-    last_seen: str = ""
+    message: str = ""
+    """What was left out and why; never a value."""
+    namespace: str = ""
+    pod: str = ""
+    """Name of the pod, or the prefix that its name is generated from."""
+    last_time: str = ""
+    count: int = 0
 
 
 class PresetStatus(_Api, frozen=True):
@@ -183,8 +186,11 @@ class PresetStatus(_Api, frozen=True):
 
     observed_generation: int = 0
     injected_pods: int = 0
-    """Admissions of pods to which the preset was applied."""
-    last_injected: str | None = None
-    conflicts: tuple[SeenConflict, ...] = ()
-    """The last ones, newest first."""
+    """Pods that carry the preset now, as their annotation says."""
+    stale_pods: int = 0
+    """Those of them that carry an older state of it: another hash."""
+    conflicts: int = 0
+    """How often something of it could not be applied."""
+    last_conflicts: tuple[SeenConflict, ...] = ()
+    """Newest first."""
     conditions: tuple[Condition, ...] = ()
