@@ -32,9 +32,9 @@ class ListenError(Exception):
 
 
 class HealthServer:
-    """Serves until `close`; checks may be added at any time."""
+    """Serves until `close`; checks may be added at any time. Without an address it only keeps the checks."""
 
-    def __init__(self, listen: Address) -> None:
+    def __init__(self, listen: Address | None) -> None:
         self._listen = listen
         self._checks: dict[str, Check] = {}
         self._runner: web.AppRunner | None = None
@@ -43,11 +43,18 @@ class HealthServer:
         """Let /readyz ask `check`, which must be quick and must not wait. A check that raises counts as failed."""
         self._checks[name] = check
 
-    async def start(self) -> Address:
+    def problems(self) -> dict[str, str]:
+        """Return the checks that fail, with the reason."""
+        found = {name: _problem(check) for name, check in self._checks.items()}
+        return {name: problem for name, problem in found.items() if problem is not None}
+
+    async def start(self) -> Address | None:
         """Listen and return the address, with the port that the kernel chose if 0 was asked for.
 
         Raises `ListenError`.
         """
+        if self._listen is None:
+            return None
         application = web.Application()
         # Kubernetes' own names, and the one that Cluster API's manifests probe.
         application.router.add_get("/livez", self._alive)
@@ -74,15 +81,14 @@ class HealthServer:
         return web.Response(text="ok")
 
     async def _ready(self, request: web.Request) -> web.Response:
-        problems = {name: _problem(check) for name, check in self._checks.items()}
-        failed = any(problem is not None for problem in problems.values())
-        if not failed and "verbose" not in request.query:
+        problems = self.problems()
+        if not problems and "verbose" not in request.query:
             return web.Response(text="ok")
         lines = [
-            f"[+]{name} ok" if problem is None else f"[-]{name} failed: {problem}" for name, problem in problems.items()
+            f"[-]{name} failed: {problems[name]}" if name in problems else f"[+]{name} ok" for name in self._checks
         ]
-        lines.append("readyz check failed" if failed else "readyz check passed")
-        return web.Response(status=500 if failed else 200, text="\n".join(lines) + "\n")
+        lines.append("readyz check failed" if problems else "readyz check passed")
+        return web.Response(status=500 if problems else 200, text="\n".join(lines) + "\n")
 
     async def _metrics(self, request: web.Request) -> web.Response:
         body, content_type = metrics.render(request.headers.get("Accept", ""))

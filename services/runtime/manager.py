@@ -7,8 +7,9 @@ Responsible for the order, which is controller-runtime's:
 4. what needs caches but no leadership runs;
 5. the Lease is won; a replica that stands by is ready;
 6. controllers and everything else that needs leadership run.
-And on SIGTERM or SIGINT: no more work is taken, what runs may finish for 10 s while the Lease is kept, then everything
-is cancelled, the Lease is released, and last the health server closes.
+And on SIGTERM or SIGINT: /readyz fails at once; no more work is taken and what runs may finish for 10 s while the Lease
+is kept; beside that, servers go on serving for as long as they are sent requests (`add_drain`: clients do not learn of
+the stop at once); then everything is cancelled, the Lease is released, and last the health server closes.
 
 Invariants: everything runs in one TaskGroup, so a part that crashes ends the process (exit code 1) instead of leaving
 it half alive. The Lease is released only after everything that writes has ended. A lost Lease ends the process at once
@@ -92,15 +93,19 @@ class Manager:
 
     def __init__(
         self,
-        bind_address: Address,
+        bind_address: Address | None,
         *,
         elector: LeaderElector | None = None,
         clock: Clock | None = None,
         drain_seconds: float = _DRAIN_SECONDS,
         end_seconds: float = _END_SECONDS,
+        leads: bool = True,
         abandon: Callable[[int], object] = os._exit,
     ) -> None:
-        """Make a manager; without an elector the process works as if it were the leader.
+        """Make a manager; without an elector the process works as if it were the leader, unless `leads` is false.
+
+        With `leads` false, what needs leadership never runs: for processes beside the one that controls. Without a
+        `bind_address` there are no probes; whoever started the process asks for its `problems`.
 
         `drain_seconds` bounds what controllers may take to finish. Parts that have not ended `end_seconds` after they
         were cancelled are abandoned: `abandon` ends the process with the exit code it is given.
@@ -111,6 +116,7 @@ class Manager:
         self._end_seconds = end_seconds
         self._abandon = abandon
         self._ending: asyncio.TimerHandle | None = None
+        self._leads = leads
         self._health = HealthServer(bind_address)
         self._health.add_readiness("running", lambda: "shutting down" if self._stop.is_set() else True)
         self._reflectors: list[Reflector] = []
@@ -118,6 +124,7 @@ class Manager:
         self._early: list[_Part] = []
         self._cached: list[_Part] = []
         self._leading: list[_Part] = []
+        self._drains: list[_Part] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -145,9 +152,20 @@ class Manager:
         parts = self._leading if needs_leader else self._cached if needs_caches else self._early
         parts.append(_Part(name, run))
 
+    def add_drain(self, name: str, drain: Callable[[], Awaitable[None]]) -> None:
+        """Call `drain` on stop, while the controllers finish; nothing is cancelled before it returns.
+
+        It bounds its own time; a second signal cuts it short. An exception from it is logged.
+        """
+        self._drains.append(_Part(name, drain))
+
     def add_readiness(self, name: str, check: Check) -> None:
         """Let /readyz depend on `check` too."""
         self._health.add_readiness(name, check)
+
+    def problems(self) -> dict[str, str]:
+        """Return which readiness checks fail, and why."""
+        return self._health.problems()
 
     def stop(self, reason: str) -> None:
         """Begin to stop as SIGTERM does; a second call ends the drain."""
@@ -165,7 +183,8 @@ class Manager:
         except ListenError as error:
             _LOG.error("Cannot start", error=str(error))
             return EXIT_UNUSABLE
-        _LOG.info("Serving probes and metrics", address=str(self.address))
+        if self.address is not None:
+            _LOG.info("Serving probes and metrics", address=str(self.address))
         with self._signals():
             try:
                 return await self._run_parts()
@@ -201,6 +220,8 @@ class Manager:
         await self._sync_caches()
         for part in self._cached:
             self._spawn(group, part)
+        if not self._leads:
+            return
         if self._elector is not None:
             self._spawn(group, _Part("leader election", self._campaign))
             await self._elector.wait_leading()
@@ -240,18 +261,26 @@ class Manager:
         raise _LeadershipLostError
 
     async def _drain(self) -> None:
-        """Let the controllers finish what they have in hand; a second signal cuts it short."""
+        """Let the controllers finish what they have in hand and servers serve on; a second signal cuts it short."""
         async with asyncio.TaskGroup() as group:
             hurry = group.create_task(self._hurry.wait())
-            drained = group.create_task(self._drain_controllers())
+            drained = group.create_task(self._drain_parts())
             await asyncio.wait((hurry, drained), return_when=asyncio.FIRST_COMPLETED)
             hurry.cancel()
             drained.cancel()
 
-    async def _drain_controllers(self) -> None:
+    async def _drain_parts(self) -> None:
         async with asyncio.TaskGroup() as group:
             for controller in self._controllers:
                 group.create_task(controller.drain(self._drain_seconds))
+            for part in self._drains:
+                group.create_task(self._drain_part(part))
+
+    async def _drain_part(self, part: _Part) -> None:
+        try:
+            await part.run()
+        except Exception as error:  # noqa: BLE001 - the others still have to drain
+            _LOG.exception("A part of the process could not be drained", part=part.name, error=error)
 
     async def _heartbeat(self) -> None:
         while True:
