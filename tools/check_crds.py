@@ -1,8 +1,8 @@
 """`python -m tools.check_crds`: the hand-written CRDs and the Structs that read them say the same.
 
 Checks, for each pair below: the same property names, the same defaults, and recursively the same for nested Structs. A
-Struct may read fewer fields of a Kubernetes-wide type (ObjectReference) than the schema allows. IPPool and GlobalIPPool
-are checked to have one spec. Exit code 0 when all agree, 1 with a line for each difference.
+Struct may read fewer fields of a Kubernetes-wide type (ObjectReference) than the schema allows. Kinds that
+are one kind in two scopes are checked to have one spec. Exit code 0 when all agree, 1 with a line for each difference.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import msgspec
 import yaml
 
 from services.ipam import api
+from services.podpreset import api as presets
 
 CRDS = Path(__file__).parent.parent / "deploy" / "crds"
 READ_IN_PART = {api.ObjectRef}
@@ -28,6 +29,25 @@ PAIRS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("ipam.metal3.io_ipclaims.yaml", "status", api.IPClaimStatus),
     ("ipam.metal3.io_ipaddresses.yaml", "spec", api.IPAddressSpec),
     ("ipam.groundwork.dev_ipreservations.yaml", "spec", api.ReservationSpec),
+    ("reach.spectrocloud.com_clusterpodpresets.yaml", "spec", presets.ClusterPodPresetSpec),
+    ("reach.spectrocloud.com_clusterpodpresets.yaml", "status", presets.PresetStatus),
+    ("reach.spectrocloud.com_podpresets.yaml", "spec", presets.PodPresetSpec),
+    ("reach.spectrocloud.com_podpresets.yaml", "status", presets.PresetStatus),
+)
+# Two files, one spec: (one, other, fields whose description alone may differ, fields that only the first has).
+TWINS: tuple[tuple[str, str, frozenset[str], frozenset[str]], ...] = (
+    (
+        "ipam.metal3.io_ippools.yaml",
+        "ipam.groundwork.dev_globalippools.yaml",
+        frozenset({"allowedNamespaces"}),
+        frozenset(),
+    ),
+    (
+        "reach.spectrocloud.com_clusterpodpresets.yaml",
+        "reach.spectrocloud.com_podpresets.yaml",
+        frozenset(),
+        frozenset({"namespaceSelector"}),
+    ),
 )
 
 
@@ -75,18 +95,29 @@ def differences(where: str, schema: dict[str, Any], struct: type[msgspec.Struct]
     return found
 
 
+def twin_differences(one: str, other: str, worded: frozenset[str], extra: frozenset[str]) -> list[str]:
+    """Every field in which two specs that should be one differ."""
+    ours, theirs = schema_of(one, "spec"), schema_of(other, "spec")
+    found = []
+    # Where the scope changes what a field means, it has rules of its own.
+    if not worded and ours.get("x-kubernetes-validations") != theirs.get("x-kubernetes-validations"):
+        found.append(f"{one} and {other} differ in the rules of spec")
+    for name in ours["properties"].keys() | theirs["properties"].keys():
+        first, second = dict(ours["properties"].get(name, {})), dict(theirs["properties"].get(name, {}))
+        if name in worded:
+            first.pop("description", None), second.pop("description", None)
+        if first != second and not (name in extra and not second):
+            found.append(f"{one} and {other} differ in spec.{name}")
+    return found
+
+
 def main() -> int:
     """Print every difference."""
     found = []
     for file, part, struct in PAIRS:
         found += differences(f"{file}: {part}", schema_of(file, part), struct)
-    pool, global_pool = (schema_of(file, "spec")["properties"] for file, part, _ in PAIRS[0:3:2])
-    for name in pool.keys() | global_pool.keys():
-        one, other = dict(pool.get(name, {})), dict(global_pool.get(name, {}))
-        if name == "allowedNamespaces":  # the defaults differ, and so the descriptions
-            one.pop("description", None), other.pop("description", None)
-        if one != other:
-            found.append(f"IPPool and GlobalIPPool differ in spec.{name}")
+    for one, other, worded, extra in TWINS:
+        found += twin_differences(one, other, worded, extra)
     for line in sorted(found):
         print(line)
     if not found:

@@ -14,12 +14,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import ipaddress
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
 
 from services.podpreset.reduced import ReducedStore, spec_only
+from services.proxyenv.complete import Facts
 from services.runtime import log
 from services.runtime.cache.reflector import Reflector
 from services.runtime.cache.store import Store
@@ -52,14 +53,6 @@ _API_SERVER = "kubernetes"
 _SERVICE_SELECTOR = "component=apiserver,provider=kubernetes"
 _SLICE_SELECTOR = f"kubernetes.io/service-name={_API_SERVER}"
 _LOG = log.get("podpreset.facts")
-
-
-class Facts(NamedTuple):
-    """What the cluster says of itself: CIDRs and addresses in canonical form, IPv4 first."""
-
-    service_cidrs: tuple[str, ...] = ()
-    pod_cidrs: tuple[str, ...] = ()
-    api_server: tuple[str, ...] = ()
 
 
 class _ServiceCidrSpec(Struct):
