@@ -137,7 +137,10 @@ async def delete_claims(kube, namespace, count, prefix="c"):
 async def settle(kube, namespace, *, bound=None, claims=None):
     """Wait until the numbers are reached and nothing is wrong any more; return the state."""
 
+    state = {}
+
     async def look():
+        nonlocal state
         state = await outside.snapshot(kube.client, (namespace,))
         served = [c for c in outside.claims(state).values() if outside.is_ready(c)]
         return {
@@ -152,7 +155,7 @@ async def settle(kube, namespace, *, bound=None, claims=None):
         return not seen["wrong"] and all(seen[k] == v for k, v in expected.items() if v is not None)
 
     await eventually(look, holds, within=420)
-    return await outside.snapshot(kube.client, (namespace,))
+    return state
 
 
 async def test_two_allocators_without_a_lease_serve_2000_claims_of_both_kinds_and_return_them(kube, start, space):

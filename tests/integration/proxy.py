@@ -51,6 +51,7 @@ class TcpProxy:
         await self.refuse()
         self.drop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # an aborted transport closes its socket in the next turn of the loop
 
     @property
     def url(self):

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlencode
 
 from services.runtime.kube import config
-from services.runtime.kube.errors import NotFound
+from services.runtime.kube.errors import ConnectionFailed, NotFound, ServerError, TooManyRequests
 from services.runtime.kube.resource import EVENTS, Resource
 from services.runtime.kube.transport import Client, PatchKind
 
@@ -22,17 +22,26 @@ _POLL_SECONDS = (0.01, 0.2)
 
 
 async def eventually(look, holds=bool, *, within=PATIENCE_SECONDS):
-    """Ask `look` (an async function) until `holds` its answer, and return that; what does not exist counts as None."""
+    """Ask `look` (an async function) until `holds` its answer, and return that; what does not exist counts as None.
+
+    A server that cannot answer now, because it sheds load or has just started, is asked again.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within
     pause, longest = _POLL_SECONDS
     while True:
         try:
             seen = await look()
+        except (TooManyRequests, ServerError, ConnectionFailed) as error:
+            if loop.time() > deadline:
+                raise
+            seen = str(error)
         except NotFound:
-            seen = None
-        if holds(seen):
-            return seen
+            if holds(seen := None):
+                return seen
+        else:
+            if holds(seen):
+                return seen
         if loop.time() > deadline:
             raise AssertionError(f"did not come true in {within:g} s; last seen: {_shown(seen)}")
         await asyncio.sleep(pause)

@@ -23,6 +23,7 @@ import aiohttp
 from msgspec import Struct
 
 from services.runtime import log
+from services.runtime.kube.connector import Connector
 from services.runtime.kube.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Connection:
         No cookies, no proxies of the environment, no automatic headers: a request is exactly what the transport asks
         for.
         """
-        connector = aiohttp.TCPConnector(
+        connector = Connector(
             ssl=self.tls or True,
             limit=0 if streams else CONNECTION_LIMIT,
             keepalive_timeout=KEEPALIVE,

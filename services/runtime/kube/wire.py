@@ -72,7 +72,6 @@ class Wire:
             for session in self._sessions:
                 await session.close()
             self._sessions = None
-            await asyncio.sleep(0)  # an aborted transport closes its socket in the next turn of the loop
 
     async def send(
         self,
