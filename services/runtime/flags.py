@@ -8,17 +8,31 @@ Must not know: argparse, the environment, which settings there are.
 """
 
 import dataclasses
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-__all__ = ["Address", "Flag", "Parser", "address", "boolean", "choice", "duration", "namespace", "text", "whole"]
+__all__ = [
+    "Address",
+    "Flag",
+    "Parser",
+    "address",
+    "boolean",
+    "choice",
+    "duration",
+    "host",
+    "namespace",
+    "text",
+    "whole",
+]
 
 _DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _UNITS: Final[Mapping[str, float]] = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "": 1.0}
 _DURATION: Final = re.compile(r"\d+(\.\d+)?|(\d+(\.\d+)?(h|ms|m|s))+")
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|)")
 _MAX_PORT: Final = 65535
+_MAX_NAME: Final = 253
 
 
 class Address(NamedTuple):
@@ -98,6 +112,16 @@ def _parse_namespace(value: str) -> str:
     return value
 
 
+def _parse_host(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        labels = value.removeprefix("*.").lower().split(".")
+        if len(value) > _MAX_NAME or not all(_DNS_LABEL.fullmatch(label) for label in labels):
+            raise
+        return value.lower()
+
+
 def _parse_address(value: str) -> Address:
     host, colon, port = value.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > _MAX_PORT:
@@ -121,6 +145,7 @@ def _parse_duration(value: str) -> float:
 text: Final = Parser(_parse_text, "a text that is not empty")
 boolean: Final = Parser(_parse_boolean, "true or false")
 namespace: Final = Parser(_parse_namespace, "the name of a namespace (a DNS label)")
+host: Final = Parser(_parse_host, "a DNS name or an IP address")
 duration: Final = Parser(_parse_duration, "a duration above zero such as 15s, 500ms or 1m30s")
 """Seconds, written as Go and Kubernetes write durations; a number without a unit counts as seconds."""
 address: Final = Parser(_parse_address, "HOST:PORT, [IPV6]:PORT or :PORT")

@@ -25,6 +25,7 @@ from services.runtime.flags import (
     boolean,
     choice,
     duration,
+    host,
     namespace,
     text,
     whole,
@@ -41,6 +42,7 @@ __all__ = [
     "boolean",
     "choice",
     "duration",
+    "host",
     "namespace",
     "text",
     "version",
@@ -139,7 +141,7 @@ class WebhookSettings(Settings):
     ] = None
     cert_name: Annotated[
         tuple[str, ...],
-        Flag("one more DNS name or IP address of the certificate; repeatable", text, "NAME", repeatable=True),
+        Flag("one more DNS name or IP address of the certificate; repeatable", host, "NAME", repeatable=True),
     ] = ()
     processes: Annotated[int, Flag("processes that share the webhook's port", whole(1, 64), "N")] = 1
     drain_seconds: Annotated[

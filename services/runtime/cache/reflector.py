@@ -81,6 +81,7 @@ class Reflector(Generic[T]):
         as_: type[T] = KubeObject,  # type: ignore[assignment]  # T's default
         namespace: str = "",
         label_selector: str = "",
+        field_selector: str = "",
         metadata_only: bool = False,
         discovery: Changes | None = None,
         inactivity: float = INACTIVITY,
@@ -93,6 +94,7 @@ class Reflector(Generic[T]):
         self._as = as_
         self._namespace = namespace
         self._label_selector = label_selector
+        self._field_selector = field_selector
         self._metadata_only = metadata_only
         self._discovery = discovery
         self._inactivity = inactivity
@@ -143,6 +145,7 @@ class Reflector(Generic[T]):
                 self._resource,
                 self._namespace,
                 label_selector=self._label_selector,
+                field_selector=self._field_selector,
                 as_=self._as,
                 metadata_only=self._metadata_only,
                 known=self.store.known,
@@ -169,6 +172,7 @@ class Reflector(Generic[T]):
             resource_version=resource_version,
             timeout_seconds=WATCH_SECONDS[0] + int(self._jitter() * (WATCH_SECONDS[1] - WATCH_SECONDS[0])),
             label_selector=self._label_selector,
+            field_selector=self._field_selector,
             metadata_only=self._metadata_only,
             opened=self._opened,
         )
