@@ -4,13 +4,14 @@ Responsible for: closing what asyncio and aiohttp leave open. Before Python 3.13
 cancelled between TCP's handshake and TLS's is completed later and belongs to nobody; and a connection that is closed in
 the middle of an answer waits up to 30 s for the farewell of its peer, which a peer that stalls never sends.
 Invariants: opening a connection is never cancelled half-way: it is finished and then closed. After `close` no transport
-that came from here is open.
+that came from here is open (with uvloop: none but those that wait for their peer).
 Must not know: what goes over a connection.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,7 +51,8 @@ class Connector(aiohttp.TCPConnector):
     def _note(self, opening: asyncio.Task[ResponseHandler]) -> None:
         self._opening.discard(opening)
         if not opening.cancelled() and opening.exception() is None and (transport := opening.result().transport):
-            self._opened.add(transport)
+            with contextlib.suppress(TypeError):  # uvloop's cannot be referenced weakly; it closes them with the loop
+                self._opened.add(transport)
 
     async def close(self, *, abort_ssl: bool = False) -> None:
         """Close every connection, those too that are being opened or that wait for their peer's farewell."""
