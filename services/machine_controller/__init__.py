@@ -1,0 +1,1 @@
+"""VSphereMachine to a booted VM in vCenter, for clusters where Cluster API's vSphere provider does not run."""
