@@ -10,16 +10,17 @@ and its label children are bound once by the object that updates them: an update
 Must not know: HTTP, Kubernetes, any service.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import prometheus_client
-from prometheus_client import exposition
+from prometheus_client import exposition, registry
 
 __all__ = [
     "RECONCILE_BUCKETS",
     "REGISTRY",
     "WORKQUEUE_BUCKETS",
+    "combine_with",
     "counter",
     "gauge",
     "histogram",
@@ -62,6 +63,26 @@ def histogram(
     return prometheus_client.Histogram(name, documentation, labels, registry=REGISTRY, buckets=buckets)
 
 
+class _Rendered(registry.Collector):
+    """What is shown: the registry, or what somebody makes of it."""
+
+    combine: Callable[[Iterable[prometheus_client.Metric]], Iterable[prometheus_client.Metric]] | None = None
+
+    def collect(self) -> Iterable[prometheus_client.Metric]:
+        found = REGISTRY.collect()
+        return found if self.combine is None else self.combine(found)
+
+
+_RENDERED: Final = _Rendered()
+
+
+def combine_with(
+    combine: Callable[[Iterable[prometheus_client.Metric]], Iterable[prometheus_client.Metric]] | None,
+) -> None:
+    """Let `combine` turn the metrics of this process into those that are shown; None for as they are."""
+    _RENDERED.combine = combine
+
+
 def render(accept: str = "") -> tuple[bytes, str]:
     """Return the scrape body and its content type.
 
@@ -69,4 +90,4 @@ def render(accept: str = "") -> tuple[bytes, str]:
     otherwise (https://prometheus.io/docs/instrumenting/content_negotiation/).
     """
     encoder, content_type = exposition.choose_encoder(accept)
-    return encoder(REGISTRY), content_type
+    return encoder(_RENDERED), content_type

@@ -17,21 +17,28 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeVar
 
 from aiohttp import web
 
 from services.runtime import admission, log, metrics
 from services.runtime.admission import AdmissionAnswer, AdmissionRequest, BadReview
+from services.runtime.certs import MountedCertificates, ServedCertificate
+from services.runtime.certs_managed import ManagedCertificates
 from services.runtime.clock import Clock, SystemClock
 from services.runtime.listener import Limits, Listener, bind
-from services.runtime.settings import Address
+from services.runtime.settings import Address, SettingsError, WebhookSettings
 
 if TYPE_CHECKING:
     import socket
     import ssl
 
-__all__ = ["Certificates", "Handler", "WebhookServer"]
+    from services.runtime.main import Service
+
+__all__ = ["Certificates", "Handler", "WebhookServer", "add_webhook"]
+
+WebhookS = TypeVar("WebhookS", bound=WebhookSettings)
 
 Handler = Callable[[AdmissionRequest], AdmissionAnswer]
 """Decides one request. Synchronous: no I/O, a few milliseconds at most. An exception gives the failure answer."""
@@ -72,6 +79,9 @@ class Certificates(Protocol):
     @property
     def context(self) -> ssl.SSLContext | None:
         """The TLS context of the next handshake; None while there is no certificate that could be served."""
+
+    def check(self) -> bool | str:
+        """Tell whether there is a valid one: for readiness."""
 
     async def wait_loaded(self) -> None:
         """Return once there is one."""
@@ -130,8 +140,9 @@ class WebhookServer:
     def check(self) -> bool | str:
         """Tell whether requests can be served: for readiness."""
         if self.address is None:
-            return "not listening"
-        return self._certificates.context is not None or "no valid certificate"
+            loaded = self._certificates.check()
+            return "not listening" if loaded is True else loaded
+        return self._certificates.check()
 
     async def run(self) -> None:
         """Listen as soon as there is a certificate, and serve until cancelled. Raises `ListenError`."""
@@ -231,3 +242,59 @@ class WebhookServer:
         finally:
             self._buffered -= len(body)
         return body
+
+
+def add_webhook(service: Service[WebhookS], paths: Mapping[str, Handler]) -> WebhookServer:
+    """Add a webhook with its certificates to a service, as its settings say, and return it.
+
+    It listens once all caches of the service are synced: until then the API server goes by its failurePolicy. Raises
+    `SettingsError` when the settings name no certificate.
+    """
+    settings, manager = service.settings, service.manager
+    certificates: ServedCertificate
+    if settings.cert_dir is not None:
+        mounted = MountedCertificates(Path(settings.cert_dir), service.clock)
+        manager.add_runnable("certificates", mounted.run, needs_leader=False, needs_caches=False)
+        certificates = mounted
+    else:
+        managed = _managed(service)
+        for reflector in managed.reflectors:
+            manager.add_reflector(reflector)
+        manager.add_runnable("certificates", managed.run, needs_leader=False)
+        certificates = managed
+    server = WebhookServer(
+        settings.webhook_address,
+        certificates,
+        paths,
+        max_body=settings.max_body_bytes,
+        on_error="deny" if settings.failure_answer == "deny" else "allow",
+        drain_seconds=settings.drain_seconds,
+        sock=service.listener,
+        clock=service.clock,
+    )
+    manager.add_runnable("webhook", server.run, needs_leader=False)
+    manager.add_drain("webhook", server.drain)
+    manager.add_readiness("webhook", server.check)
+    return server
+
+
+def _managed(service: Service[WebhookS]) -> ManagedCertificates:
+    settings = service.settings
+    if settings.cert_secret is None:
+        raise SettingsError("a webhook needs --cert-dir, or --cert-secret for certificates of its own")
+    names = list(settings.cert_name)
+    if settings.webhook_service is not None:
+        inside = f"{settings.webhook_service}.{service.namespace}.svc"
+        names = [inside, f"{inside}.cluster.local", *names]
+    if not names:
+        raise SettingsError("--cert-secret needs --webhook-service or --cert-name: what the certificate is for")
+    return ManagedCertificates(
+        service.unguarded,
+        namespace=service.namespace,
+        secret=settings.cert_secret,
+        configuration=settings.webhook_configuration,
+        names=names,
+        label=settings.program,
+        clock=service.clock,
+        writes=service.first,
+    )
