@@ -77,6 +77,11 @@ class Conflict(NamedTuple):
         return f"{self.preset}: {self.item} differs from that of {self.rival}"
 
 
+def rival_of(container: str) -> str:
+    """Return how a container is named in conflicts and warnings."""
+    return f"container {container}"
+
+
 class Decision(NamedTuple):
     """The answer."""
 

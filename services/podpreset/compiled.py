@@ -1,0 +1,336 @@
+"""A preset made ready for use: its selectors as functions, its values parsed, its problems told.
+
+Responsible for: everything about one preset alone, done once when it changes rather than for every pod.
+Invariants: a preset with problems selects no pod; what is wrong but has an obvious meaning is a note, and works. The
+pieces of JSON here are shared by every patch: nobody changes them.
+Must not know: other presets, pods, what is known of the cluster.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from services.podpreset import api, cabundle, marks, selectors
+from services.podpreset.api import PresetKey
+from services.podpreset.sameness import same
+from services.proxyenv import lists, names
+from services.proxyenv.complete import NAMES as ENTRY_NAMES
+from services.runtime.kube.objects import view
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from services.podpreset.api import EnvMetadata, EnvVar, PodPresetSpec
+    from services.podpreset.selectors import Match
+    from services.runtime.kube.objects import KubeObject
+
+Json = dict[str, Any]
+
+_SPECS = {api.CLUSTER_KIND: api.ClusterPodPresetSpec, api.NAMESPACED_KIND: api.PodPresetSpec}
+
+
+class Variable(NamedTuple):
+    """A variable as a preset writes it. `items` is what `value` holds when it is a list (`multi`)."""
+
+    name: str
+    value: str
+    value_from: Json | None
+    multi: bool
+    items: lists.Items
+    strategy: str
+    force: bool
+    strict: bool
+    """Any other value is a conflict that leaves the whole pod alone."""
+    collapsed: bool = False
+    """Whether it names other items beside `*`."""
+
+
+class Source(NamedTuple):
+    """An envFrom; `key` is what tells two of them apart."""
+
+    key: tuple[str, str, str]
+    label: str
+    json: Json
+    replaces: bool
+
+
+class Volume(NamedTuple):
+    """A volume of the pod."""
+
+    name: str
+    json: Json
+    replaces: bool
+
+
+class Mount(NamedTuple):
+    """A mount in a container; `path` without a slash at its end."""
+
+    volume: str
+    path: str
+    json: Json
+    replaces: bool
+
+
+class Preset:
+    """A compiled preset. Two are the same only if they are one object."""
+
+    __slots__ = (
+        "annotation",
+        "ca",
+        "hash",
+        "include",
+        "key",
+        "layer",
+        "matches_namespace",
+        "matches_pod",
+        "mounts",
+        "notes",
+        "order",
+        "policy",
+        "problems",
+        "selects",
+        "sources",
+        "spec",
+        "variables",
+        "volumes",
+    )
+
+    def __init__(self, key: PresetKey, spec: PodPresetSpec, problems: tuple[str, ...] = ()) -> None:
+        found = list(problems)
+        notes: list[str] = []
+        self.key = key
+        self.spec = spec
+        self.policy = spec.conflict_policy
+        narrow = key.kind == api.NAMESPACED_KIND
+        self.layer = (narrow, spec.priority)
+        """Presets of one layer conflict; of two layers the greater is narrower."""
+        self.order = (*self.layer, key.name)
+        self.variables = tuple(_variables(spec, found, notes))
+        self.sources = tuple(_sources(spec, found))
+        self.volumes, self.mounts = _storage(spec, found, notes)
+        self.ca = spec.ca_bundle is not None
+        if spec.ca_bundle is not None:
+            self._add_ca_bundle(spec.ca_bundle, found)
+        self.include = spec.no_proxy.include if spec.no_proxy is not None else ()
+        """Names of entries that complete its NO_PROXY."""
+        found += [
+            f"spec.noProxy.include: '{name}', expected one of {', '.join(ENTRY_NAMES)}"
+            for name in self.include
+            if name not in ENTRY_NAMES
+        ]
+        found += _policy_problems(spec)
+        if not (self.variables or self.sources or self.volumes or self.mounts or self.include or found):
+            found.append("spec: must specify at least one of env, envFrom, volumes, volumeMounts, caBundle and noProxy")
+        pods = selectors.compile_selector(spec.selector, "spec.selector")
+        spaces = selectors.compile_selector(getattr(spec, "namespace_selector", None), "spec.namespaceSelector")
+        self.problems = (*found, *pods.problems, *spaces.problems)
+        """Why it cannot be applied, a sentence each that begins with the field; empty for a good one."""
+        self.notes = tuple(notes)
+        """What its author should know though it works."""
+        self.matches_pod: Match = selectors.nothing if self.problems else pods.match
+        self.matches_namespace: Match = spaces.match
+        self.selects = _container_test(spec)
+        """Tells of a container's name, and whether it is an init container, if it is for that; None: for all."""
+        self.annotation = marks.annotation_key(key)
+        self.hash = marks.content_hash(spec)
+
+    def __repr__(self) -> str:
+        return f"<{self.key}>"
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can be applied."""
+        return not self.problems
+
+    def _add_ca_bundle(self, bundle: api.CABundle, problems: list[str]) -> None:
+        if (bundle.config_map is None) == (bundle.cluster_trust_bundle is None):
+            problems.append("spec.caBundle: expected configMap or clusterTrustBundle, and one of them")
+            return
+        self.volumes = (*self.volumes, Volume(cabundle.VOLUME, cabundle.volume(bundle), replaces=True))
+        mount = Mount(cabundle.VOLUME, cabundle.DIRECTORY, cabundle.mount(), replaces=True)
+        self.mounts = (*self.mounts, mount)
+
+
+def compile_preset(obj: KubeObject) -> Preset:
+    """Compile a ClusterPodPreset or PodPreset object; one that cannot be read gives a preset with that problem."""
+    key = PresetKey(obj.kind, obj.metadata.namespace, obj.metadata.name)
+    type_ = _SPECS[obj.kind]
+    try:
+        spec = view(obj.spec, type_)
+    except msgspec.MsgspecError as error:
+        return Preset(key, type_(), (f"spec: {error}",))
+    return Preset(key, spec)
+
+
+def _policy_problems(spec: PodPresetSpec) -> Iterator[str]:
+    if spec.conflict_policy not in api.CONFLICT_POLICIES:
+        known = ", ".join(api.CONFLICT_POLICIES)
+        yield f"spec.conflictPolicy: '{spec.conflict_policy}', expected one of {known}"
+
+
+def _container_test(spec: PodPresetSpec) -> Callable[[str, bool], bool] | None:
+    selector = spec.container_selector
+    if selector is None:
+        return None
+    named = selectors.compile_globs(selector.names)
+    inits = selector.init
+    if named is None:
+        return None if inits else lambda _name, is_init: not is_init
+    return lambda name, is_init: (inits or not is_init) and named(name)
+
+
+# -- env -----------------------------------------------------------------------------------------------------------
+
+
+def _variables(spec: PodPresetSpec, problems: list[str], notes: list[str]) -> Iterator[Variable]:
+    """Yield the variables, each once: of two of one name, or of the two spellings of one, the first counts."""
+    seen: dict[str, Variable] = {}
+    for at, env in enumerate(spec.env):
+        where = f"spec.env[{at}]"
+        wrong = list(_env_problems(env, where))
+        problems += wrong
+        if wrong:
+            continue
+        made = _variable(env, spec.conflict_policy, where, notes)
+        key = names.family(env.name) or env.name
+        first = seen.get(key)
+        if first is None:
+            seen[key] = made
+        elif first.multi and made.multi:
+            items = lists.collapsed((*first.items, *lists.missing(first.items, made.items)))
+            seen[key] = first._replace(items=items, value=lists.join(items))
+        elif not same((first.value, first.value_from), (made.value, made.value_from)):
+            notes.append(f"{where}: {env.name} has another value than {first.name} before it, which is the one used")
+    yield from seen.values()
+
+
+def _env_problems(env: EnvVar, where: str) -> Iterator[str]:
+    meta = env.metadata or api.EnvMetadata()
+    if not env.name:
+        yield f"{where}.name: '', expected a name"
+    if env.value and env.value_from is not None:
+        yield f"{where}: expected value or valueFrom, not both"
+    allowed = (
+        ("type", meta.type, (api.SINGLE, api.MULTI)),
+        ("merge_strategy", meta.merge_strategy, api.STRATEGIES),
+        ("mergeStrategy", meta.merge_strategy_camel, api.STRATEGIES),
+        ("override", meta.override, (api.FORCE,)),
+    )
+    for field, value, known in allowed:
+        if value and value not in known:
+            yield f"{where}.metadata.{field}: '{value}', expected one of {', '.join(known)}"
+
+
+def _variable(env: EnvVar, policy: str, where: str, notes: list[str]) -> Variable:
+    """Read a variable. Lists come in normal form, so that merging need not look at blanks or `*` again."""
+    meta = env.metadata or api.EnvMetadata()
+    multi, strategy = _strategy(env.name, meta)
+    if not multi and strategy != api.REPLACE:
+        notes.append(f"{where}: a single value replaces, {strategy} needs type multi")
+        strategy = api.REPLACE
+    if multi and env.value_from is not None:
+        if meta.type or strategy != api.APPEND:
+            notes.append(f"{where}: a valueFrom cannot be merged, it replaces")
+        multi, strategy = False, api.REPLACE
+    value = env.value or ""
+    items: lists.Items = ()
+    collapsed = False
+    if multi:
+        items = lists.split(value)
+        collapsed = lists.EVERYTHING in items and len(items) > 1
+        if collapsed:
+            notes.append(f"{where}: * stands for all other items, and is given alone")
+        items = lists.collapsed(items)
+        value = lists.join(items)
+    explicit = bool(meta.type) and multi
+    return Variable(
+        name=env.name,
+        value=value,
+        value_from=env.value_from,
+        multi=multi,
+        items=items,
+        strategy=strategy,
+        force=meta.override == api.FORCE,
+        strict=policy == api.SKIP_ALL and not explicit,
+        collapsed=collapsed,
+    )
+
+
+def _strategy(name: str, meta: EnvMetadata) -> tuple[bool, str]:
+    """Whether a variable is a list, and its strategy, with the defaults of its name."""
+    no_proxy = names.is_no_proxy(name)
+    written = meta.merge_strategy or meta.merge_strategy_camel
+    by_default = no_proxy or written in {api.APPEND, api.PREPEND}
+    multi = meta.type == api.MULTI if meta.type else by_default
+    return multi, written or (api.APPEND if no_proxy and multi else api.REPLACE)
+
+
+# -- envFrom, volumes, mounts --------------------------------------------------------------------------------------
+
+
+def source_key(source: Json) -> tuple[str, str, str]:
+    """Return what tells two envFrom apart: prefix, name of the ConfigMap, name of the Secret."""
+    return (str(source.get("prefix") or ""), _name(source.get("configMapRef")), _name(source.get("secretRef")))
+
+
+def _name(ref: Any) -> str:
+    return str(ref.get("name") or "") if isinstance(ref, dict) else ""
+
+
+def mount_path(mount: Json) -> str:
+    """Return the path of a mount, or of a volume device, without a slash at its end."""
+    path = str(mount.get("mountPath") or "")
+    return path.rstrip("/") or path
+
+
+def _sources(spec: PodPresetSpec, problems: list[str]) -> Iterator[Source]:
+    seen: set[tuple[str, str, str]] = set()
+    for at, json in enumerate(spec.env_from):
+        key = source_key(json)
+        _, config_map, secret = key
+        label = f"ConfigMap {config_map}" if config_map else f"Secret {secret}"
+        if not config_map and not secret:
+            problems.append(f"spec.envFrom[{at}]: expected configMapRef or secretRef")
+        elif key not in seen:
+            seen.add(key)
+            yield Source(key, label, _bare(json), _replaces(json))
+
+
+def _storage(
+    spec: PodPresetSpec, problems: list[str], notes: list[str]
+) -> tuple[tuple[Volume, ...], tuple[Mount, ...]]:
+    volumes: dict[str, Volume] = {}
+    for at, json in enumerate(spec.volumes):
+        name = json.get("name")
+        if not name or not isinstance(name, str):
+            problems.append(f"spec.volumes[{at}].name: expected a name")
+        elif name in volumes:
+            notes.append(f"spec.volumes[{at}]: {name} was there before, which is the one used")
+        else:
+            volumes[name] = Volume(name, _bare(json), _replaces(json))
+    mounts: dict[str, Mount] = {}
+    for at, json in enumerate(spec.volume_mounts):
+        name, path = json.get("name"), mount_path(json)
+        if not isinstance(name, str) or name not in volumes:
+            problems.append(f"spec.volumeMounts[{at}].name: '{name}', expected one of spec.volumes")
+        elif not path:
+            problems.append(f"spec.volumeMounts[{at}].mountPath: expected a path")
+        elif path in mounts:
+            notes.append(f"spec.volumeMounts[{at}]: {path} was there before, which is the one used")
+        else:
+            mounts[path] = Mount(name, path, _bare(json), _replaces(json))
+    return tuple(volumes.values()), tuple(mounts.values())
+
+
+def _bare(json: Json) -> Json:
+    """Without the metadata, which is for presets alone."""
+    return {key: value for key, value in json.items() if key != "metadata"}
+
+
+def _replaces(json: Json) -> bool:
+    """Whether it takes the place of a broader one; the default."""
+    meta = json.get("metadata")
+    written = (meta.get("merge_strategy") or meta.get("mergeStrategy")) if isinstance(meta, dict) else None
+    return written in {None, "", api.REPLACE}

@@ -1,0 +1,192 @@
+"""What is to be done about one pod: a pure function from a review and a snapshot to a decision.
+
+Responsible for: which pods are touched at all, which containers of them, what a conflict leads to, and what is said
+about it.
+Invariants: what the decision leaves out stays as it came; deciding again on the outcome gives no patch; no message
+holds a value. A volume and all mounts of it are given together or not at all.
+Must not know: the API server, stores, the clock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from services.podpreset import api, pods
+from services.podpreset.attachments import merge_sources
+from services.podpreset.decision import Decision, Outcome, Skip
+from services.podpreset.edits import Edits
+from services.podpreset.patch import Edited, PodEdits, operations
+from services.podpreset.storage import settle
+from services.podpreset.variables import merge_env
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from services.podpreset.decision import Conflict, Op, Review
+    from services.podpreset.explain import Rows
+    from services.podpreset.layers import Effective
+    from services.podpreset.plans import Plan, Presets
+    from services.podpreset.pods import Container, Pod, PodSpec
+    from services.podpreset.world import World
+
+CREATE = "CREATE"
+UPDATE = "UPDATE"
+EPHEMERAL = "ephemeralcontainers"
+
+_UNMATCHED = Decision(Outcome.UNMATCHED)
+
+
+class _Target(NamedTuple):
+    """A container that may get something."""
+
+    list: str
+    at: int
+    container: Container
+    effective: Effective
+
+
+def decide(review: Review, world: World, rows: Rows | None = None) -> Decision:
+    """Return the decision; what was done with each thing that presets give is added to `rows`, if given."""
+    return decide_with_edits(review, world, rows)[0]
+
+
+def decide_with_edits(review: Review, world: World, rows: Rows | None = None) -> tuple[Decision, PodEdits]:
+    """Return the decision, and its patch as edits."""
+    pod, namespace = review.pod, review.namespace
+    skip = _skip(review, world)
+    if skip is not None:
+        return Decision(Outcome.SKIPPED, skip=skip, audit={"skipped": skip.value}), PodEdits()
+    assert pod is not None, "an operation on no pod is skipped"
+    presets = world.matching(namespace, pod.labels)
+    if not presets or pod.spec is None:
+        return _UNMATCHED, PodEdits()
+    plan = world.plan(presets, windows=pod.windows)
+    return _Case(review, pod, pod.spec, plan, rows).decide()
+
+
+def _skip(review: Review, world: World) -> Skip | None:
+    """Say why a pod is not to be touched, None when it may be."""
+    created = review.operation == CREATE and not review.subresource
+    debugged = review.operation == UPDATE and review.subresource == EPHEMERAL
+    pod = review.pod
+    if pod is None or not (created or debugged):
+        return Skip.OPERATION
+    annotations = pod.annotations
+    if api.MIRROR_ANNOTATION in annotations:
+        return Skip.MIRROR
+    if review.namespace in world.untouched:
+        return Skip.SYSTEM_NAMESPACE
+    if world.labels(review.namespace).get(api.EXCLUDE) == api.EXCLUDE_VALUE:
+        return Skip.EXCLUDED_NAMESPACE
+    if annotations.get(api.EXCLUDE) == api.EXCLUDE_VALUE:
+        return Skip.EXCLUDED_POD
+    return None
+
+
+class _Case:
+    """One pod that presets match."""
+
+    def __init__(self, review: Review, pod: Pod, spec: PodSpec, plan: Plan, rows: Rows | None) -> None:
+        self.pod = pod
+        self.spec = spec
+        self.plan = plan
+        self.rows = rows
+        self.ephemeral = review.subresource == EPHEMERAL
+        self.targets = list(self._targets(review.old))
+        self.conflicts: dict[Conflict, None] = dict.fromkeys(plan.volumes.conflicts)
+        self.warnings: dict[str, None] = {}
+
+    def decide(self) -> tuple[Decision, PodEdits]:
+        """Return the decision and its patch as edits."""
+        plan = self.plan
+        effectives = [target.effective for target in self.targets]
+        for effective in {id(effective): effective for effective in effectives}.values():
+            self._tell(effective.conflicts, effective.warnings)
+        storage = settle(
+            self.spec.volumes or (),
+            plan.volumes,
+            [(target.container, target.effective) for target in self.targets],
+            ephemeral=self.ephemeral,
+            rows=self.rows,
+        )
+        self._tell(storage.conflicts)
+        containers = []
+        for target, mounts in zip(self.targets, storage.mounts, strict=True):
+            edits = self._edit(target, storage.withheld)
+            edits.mounts = [held.item.json for held in mounts]
+            if edits:
+                containers.append(Edited(target.list, target.at, target.container, edits))
+        stopped = self._stopped() if self.conflicts else None
+        if stopped is not None:
+            return stopped, PodEdits()
+        applied = plan.applied(effectives)
+        pod_edits = PodEdits(containers)
+        if not self.ephemeral:
+            pod_edits.volumes = [held.item.json for held in storage.volumes]
+            carried = self.pod.annotations
+            marks = plan.annotations(applied) if applied else {}
+            pod_edits.annotations = {key: value for key, value in marks.items() if carried.get(key) != value}
+        return self._decision(applied, operations(self.pod, pod_edits)), pod_edits
+
+    def _targets(self, old: Pod | None) -> Iterator[_Target]:
+        """Yield the containers that may be changed; of the ephemeral ones those that are new."""
+        spec, effective = self.spec, self.plan.effective
+        if self.ephemeral:
+            before = old.spec.ephemeralContainers if old is not None and old.spec is not None else None
+            known = {container.name for container in before or ()}
+            for at, container in enumerate(spec.ephemeralContainers or ()):
+                if container.name not in known:
+                    yield _Target("ephemeralContainers", at, container, effective(container.name, is_init=False))
+            return
+        for at, container in enumerate(spec.containers or ()):
+            yield _Target("containers", at, container, effective(container.name, is_init=False))
+        for at, container in enumerate(spec.initContainers or ()):
+            # A native sidecar runs beside the containers for as long as they do.
+            is_init = container.restartPolicy != pods.ALWAYS
+            yield _Target("initContainers", at, container, effective(container.name, is_init=is_init))
+
+    def _edit(self, target: _Target, withheld: set[str]) -> Edits:
+        edits = Edits()
+        merge_env(
+            target.container,
+            target.effective,
+            edits,
+            withheld=withheld,
+            ignore_case=self.plan.ignore_case,
+            rows=self.rows,
+        )
+        merge_sources(target.container, target.effective, edits, self.rows)
+        self._tell(edits.conflicts, edits.warnings)
+        return edits
+
+    def _tell(self, conflicts: Iterable[Conflict], warnings: Iterable[str] = ()) -> None:
+        """Remember each conflict and warning once, in the order in which they were found."""
+        self.conflicts.update(dict.fromkeys(conflicts))
+        self.warnings.update(dict.fromkeys(warnings))
+
+    def _stopped(self) -> Decision | None:
+        """Return the answer if one of the conflicts concerns the whole pod."""
+        told = tuple(self.conflicts)
+        policies = {conflict.policy for conflict in told}
+        said = "; ".join(map(str, told))
+        audit = {"conflicts": said}
+        if api.REJECT in policies:
+            return Decision(Outcome.REJECTED, conflicts=told, audit=audit, message=f"presets conflict: {said}")
+        if api.SKIP_ALL in policies:
+            warnings = tuple([f"{conflict}; the pod was left as it came" for conflict in told])
+            return Decision(Outcome.LEFT, conflicts=told, warnings=warnings, audit=audit)
+        return None
+
+    def _decision(self, applied: Presets, patch: list[Op]) -> Decision:
+        keys = tuple([preset.key for preset in applied])
+        audit = {"applied": ", ".join(map(str, keys))} if keys else {}
+        if self.conflicts:
+            audit["conflicts"] = "; ".join(map(str, self.conflicts))
+        return Decision(
+            Outcome.PATCHED if patch else Outcome.UNCHANGED,
+            patch=tuple(patch),
+            applied=keys,
+            conflicts=tuple(self.conflicts),
+            warnings=(*[f"{conflict}; it was left out" for conflict in self.conflicts], *self.warnings),
+            audit=audit,
+        )

@@ -1,0 +1,73 @@
+"""Whether two pieces of a pod say the same, once the API server has filled in its defaults.
+
+Responsible for: recognising what a preset gave when the pod comes by again, with `defaultMode: 420` and the like added
+to it by then.
+Invariant: the relation is symmetric; an absent field equals its default or, where none is known, its zero value.
+Source: core/v1 defaults (kubernetes pkg/apis/core/v1/defaults.go).
+Must not know: presets.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Any
+
+_DEFAULTS: dict[str, tuple[Any, ...]] = {
+    "apiVersion": ("v1",),
+    "cachingMode": ("ReadWrite",),
+    "defaultMode": (420,),
+    "divisor": ("0",),
+    "expirationSeconds": (3600,),
+    "fsType": ("ext4", "xfs"),
+    "iscsiInterface": ("default",),
+    "keyring": ("/etc/ceph/keyring",),
+    "kind": ("Shared",),
+    "pool": ("rbd",),
+    "storageMode": ("ThinProvisioned",),
+    "user": ("admin",),
+    "volumeMode": ("Filesystem",),
+}
+_ZEROES: tuple[Any, ...] = (None, False, 0, "", [], {})
+_QUANTITIES = frozenset({"divisor", "sizeLimit", "storage"})
+_QUANTITY = re.compile(r"([0-9]*\.?[0-9]+)(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?[0-9]{1,2}))?")
+_SCALES = {
+    **{
+        suffix: Fraction(1000) ** power
+        for suffix, power in zip("numkMGTPE", (-3, -2, -1, 1, 2, 3, 4, 5, 6), strict=True)
+    },
+    **{f"{suffix}i": Fraction(1024) ** power for power, suffix in enumerate("KMGTPE", 1)},
+}
+
+
+def same(one: Any, other: Any) -> bool:
+    """Tell whether two JSON values mean the same to the API server."""
+    if one == other:
+        return True
+    if isinstance(one, dict) and isinstance(other, dict):
+        return all(_same_field(key, one, other) for key in one.keys() | other.keys())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(same(left, right) for left, right in zip(one, other, strict=True))
+    return False
+
+
+def _same_field(key: str, one: dict[str, Any], other: dict[str, Any]) -> bool:
+    if key in one and key in other:
+        left, right = one[key], other[key]
+        return same(left, right) or (key in _QUANTITIES and _same_quantity(left, right))
+    value = one[key] if key in one else other[key]
+    return value in _DEFAULTS.get(key, _ZEROES) or value is None or value == ""
+
+
+def _same_quantity(one: Any, other: Any) -> bool:
+    quantity = _quantity(one)
+    return quantity is not None and quantity == _quantity(other)
+
+
+def _quantity(text: Any) -> Fraction | None:
+    """Value of a resource quantity such as `1Gi`; None for what is none."""
+    found = _QUANTITY.fullmatch(str(text))
+    if found is None:
+        return None
+    number, suffix, exponent = found.groups()
+    return Fraction(number) * (_SCALES[suffix] if suffix else Fraction(10) ** int(exponent or 0))
