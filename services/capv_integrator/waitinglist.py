@@ -1,0 +1,55 @@
+"""Who waits, since when and what for: the memory behind the gauges, and the list of those whom a new pool may help.
+
+Responsible for: keeping gauges and list in step. Invariant: an owner is on the list at most once.
+Must not know: why somebody waits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from services.capv_integrator import metrics
+
+if TYPE_CHECKING:
+    from collections.abc import KeysView
+
+    from services.capv_integrator.claimobjects import OwnerKey
+
+
+class _Entry(NamedTuple):
+    reason: str
+    since: float
+
+
+class WaitingList:
+    """Owners that wait."""
+
+    def __init__(self) -> None:
+        self._entries: dict[OwnerKey, _Entry] = {}
+        metrics.WAITING.set_function(lambda: self._count("VSphereMachine"))
+        metrics.WAITING_CLUSTERS.set_function(lambda: self._count("VSphereCluster"))
+
+    def keys(self) -> KeysView[OwnerKey]:
+        """Owners that wait now."""
+        return self._entries.keys()
+
+    def put(self, key: OwnerKey, reason: str, now: float) -> None:
+        """Note what an owner waits for; `now` in seconds of the day counts if it did not wait before."""
+        before = self._entries.get(key)
+        if before is not None and before.reason == reason:
+            return
+        if before is not None:
+            metrics.NOT_SERVED.labels(key.kind, before.reason).dec()
+        self._entries[key] = _Entry(reason, before.since if before is not None else now)
+        metrics.NOT_SERVED.labels(key.kind, reason).inc()
+
+    def drop(self, key: OwnerKey) -> float | None:
+        """Note that an owner does not wait any more; returns since when it did."""
+        before = self._entries.pop(key, None)
+        if before is None:
+            return None
+        metrics.NOT_SERVED.labels(key.kind, before.reason).dec()
+        return before.since
+
+    def _count(self, kind: str) -> float:
+        return float(sum(key.kind == kind for key in self._entries))
