@@ -17,7 +17,7 @@ from services.ipam.api import ClaimKey, PoolKey
 from services.ipam.kinds import CAPI, METAL3
 from services.ipam.poolobjects import RESOURCES, cluster_paused, pool_cluster_name, pool_key, read_pool_spec
 from services.ipam.slots import Use
-from services.ipam.space import PoolSpace
+from services.ipam.space import PoolSpace, Problem
 from services.runtime import log
 from services.runtime.cache.store import Store
 from services.runtime.kube.objects import KubeObject, ObjectKey
@@ -155,6 +155,9 @@ class Caches:
                 space = PoolSpace(spec)
                 if problem is not None:
                     space.problems.insert(0, problem)
+                if spec.name_prefix and not kinds.is_object_name(f"{spec.name_prefix}-0-0-0-0"):
+                    expected = "expected lower-case letters, digits, - and ., with the address at most 253 characters"
+                    space.problems.append(Problem("spec.namePrefix", spec.name_prefix, expected))
                 random_order = spec.allocation_strategy == "random"
                 self.ledger.set_pool(key, spec.domain, space, random_order=random_order)
             if old is None or _serving(old) != _serving(new):

@@ -1,7 +1,7 @@
 """The claim reconciler: carries out what `decide` says, one guarded write at a time.
 
 Responsible for: the order of writes, which is what makes a crash at any point harmless:
-  bind     claim finalizer -> IPReservation -> IPAddress -> claim status
+  bind     (once: pool finalizer) -> claim finalizer -> IPReservation -> IPAddress -> claim status
   release  IPAddress (finalizer, then DELETE) -> IPReservation -> claim finalizer
 Invariants: an IPAddress exists only while its IPReservation does; every write carries the resourceVersion it is based
 on, or a name that only one writer can create. At most four writes each way.
@@ -21,7 +21,7 @@ from services.ipam.reservations import LostRaceError, ReservationWriter
 from services.ipam.slots import Use
 from services.runtime import log
 from services.runtime.controller import ReconcileError, Result
-from services.runtime.kube.errors import NotFound
+from services.runtime.kube.errors import Forbidden, NotFound
 from services.runtime.kube.objects import KubeObject, ObjectKey, view, with_finalizer, without_finalizers
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from services.ipam.kinds import Claim
     from services.ipam.ledger import Refusal
     from services.ipam.poolstate import PoolState
+    from services.ipam.poolwriter import PoolWriter
     from services.ipam.slots import Holding
     from services.runtime.clock import Clock
     from services.runtime.kube.events import EventRecorder
@@ -47,6 +48,10 @@ class _ClaimGoneError(Exception):
     """The API server says that the claim does not exist any more."""
 
 
+class _StrandedError(Exception):
+    """The API server creates nothing any more where the claim is."""
+
+
 class ClaimReconciler:
     """Brings one claim of either kind to where its spec wants it."""
 
@@ -55,6 +60,7 @@ class ClaimReconciler:
         client: Client,
         caches: Caches,
         reservations: ReservationWriter,
+        pools: PoolWriter,
         events: EventRecorder,
         clock: Clock,
         *,
@@ -66,6 +72,7 @@ class ClaimReconciler:
         self._client = client
         self._caches = caches
         self._reservations = reservations
+        self._pools = pools
         self._addresses = AddressWriter(client, caches)
         self._ledger = caches.ledger
         self._events = events
@@ -76,6 +83,7 @@ class ClaimReconciler:
         self._gone_since: dict[ClaimKey, float] = {}
         self._started_elsewhere: dict[ClaimKey, float] = {}
         self._started_here: set[ClaimKey] = set()
+        self._stranded: dict[ClaimKey, str] = {}
 
     async def reconcile(self, key: ClaimKey) -> Result | None:
         """Do what one claim needs now."""
@@ -102,6 +110,9 @@ class ClaimReconciler:
             except _ClaimGoneError:
                 # Nobody was told of the address, so there is no reason to keep it for a grace.
                 self._gone_since[key] = 0.0
+            except _StrandedError:
+                assert world.claim is not None
+                self._stranded[key] = world.claim.obj.metadata.uid
         raise ReconcileError(f"{key}: lost {_RACES} races for an address in a row")
 
     # What is known
@@ -110,7 +121,14 @@ class ClaimReconciler:
         now = self._clock.now().timestamp()
         gone = self._caches.claim(key) is None
         since = self._gone_since.setdefault(key, now) if gone else self._gone_since.pop(key, None)
-        return gather(self._caches, key, now, since if gone else None, self._orphan_grace)
+        world = gather(self._caches, key, now, since if gone else None, self._orphan_grace)
+        uid = self._stranded.get(key)
+        if uid is None:
+            return world
+        if world.claim is not None and world.claim.obj.metadata.uid == uid:
+            return world._replace(stranded=True)
+        del self._stranded[key]
+        return world
 
     def _choose(self, pool: PoolState, claim: Claim, requested: int | None) -> int | Refusal:
         age = self._caches.age(claim.key, claim.obj)
@@ -179,13 +197,19 @@ class ClaimReconciler:
             self._ledger.begin(pool.state, at, claim.key)
             self._ledger.stop_waiting(claim.key)
         try:
+            await self._pools.protect(pool.state.key)
             claim = await self._protect(claim)
             if not mine and not await self._reservations.take(claim, domain, at) and not world.holdings:
                 raise LostRaceError
         finally:
             if not mine:
                 self._ledger.settle(domain, at)
-        address = await self._addresses.ensure(claim, pool, world.holdings, at)
+        try:
+            address = await self._addresses.ensure(claim, pool, world.holdings, at)
+        except Forbidden as error:
+            if not error.namespace_terminating:
+                raise
+            raise _StrandedError from None
         await self._report_bound(claim, address, at)
         for holding in decision.surplus:
             await self._return_surplus(claim, holding)

@@ -69,6 +69,8 @@ class World(NamedTuple):
     reservation names this claim."""
     name_taken: bool = False
     """An IPAddress of another provider has the name that this claim's has to have."""
+    stranded: bool = False
+    """Its namespace is being deleted, so that no IPAddress can be created there."""
 
 
 class Leave(NamedTuple):
@@ -125,6 +127,9 @@ def decide(world: World, choose: Choose) -> Decision:
     if world.name_taken:
         message = f"IPAddress {claim.key.namespace}/{claim.key.name} exists and was not made for this claim: remove it"
         return Refuse(api.ALLOCATION_FAILED, "AddressNameTaken", message)
+    if world.stranded and not world.holdings:
+        message = f"Namespace {claim.key.namespace} is being deleted: nothing can be created in it any more"
+        return Refuse(api.ALLOCATION_FAILED, "NamespaceTerminating", message)
     kept = _kept(world, claim)
     if world.pool is None:
         if kept is not None and claim.bound:

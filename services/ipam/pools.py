@@ -1,6 +1,6 @@
-"""The pool reconciler: finalizer, owner, status, and forgetting addresses that nobody came back for.
+"""The pool reconciler: status, completing the object, and forgetting addresses that nobody came back for.
 
-Responsible for: everything written to IPPool and GlobalIPPool, and deleting released IPReservations that expired.
+Responsible for: the status and the end of IPPool and GlobalIPPool, and deleting released IPReservations that expired.
 Invariants: status is written at most once per debounce interval however many claims come and go, and only when it
 differs; a paused pool is left alone.
 Must not know: claims, beyond their number.
@@ -16,7 +16,7 @@ from services.ipam import api, intervals, kinds, metrics, poolstatus
 from services.ipam.decide import ClusterState
 from services.ipam.gather import cluster_state
 from services.ipam.kinds import METAL3
-from services.ipam.poolobjects import FINALIZERS, RESOURCES, pool_cluster_name, read_pool_spec
+from services.ipam.poolobjects import FINALIZERS, RESOURCES, pool_cluster_name
 from services.ipam.slots import Use
 from services.runtime.controller import Result
 from services.runtime.kube import conditions
@@ -25,11 +25,7 @@ from services.runtime.kube.errors import NotFound
 from services.runtime.kube.objects import (
     KubeObject,
     ObjectKey,
-    OwnerReference,
     view,
-    with_finalizer,
-    with_labels,
-    with_owner,
     with_status,
     without_finalizers,
 )
@@ -38,6 +34,7 @@ if TYPE_CHECKING:
     from services.ipam.api import PoolKey
     from services.ipam.caches import Caches
     from services.ipam.poolstate import PoolState
+    from services.ipam.poolwriter import PoolWriter
     from services.ipam.reservations import ReservationWriter
     from services.runtime.clock import Clock
     from services.runtime.kube.events import EventRecorder
@@ -57,6 +54,7 @@ class PoolReconciler:
         client: Client,
         caches: Caches,
         reservations: ReservationWriter,
+        writer: PoolWriter,
         events: EventRecorder,
         clock: Clock,
         *,
@@ -66,6 +64,7 @@ class PoolReconciler:
         self._caches = caches
         self._ledger = caches.ledger
         self._reservations = reservations
+        self._writer = writer
         self._events = events
         self._clock = clock
         self._sticky_seconds = sticky_seconds
@@ -86,27 +85,9 @@ class PoolReconciler:
             return None
         if view(obj.status, api.PoolStatus).observed_generation != obj.metadata.generation:
             await self._forget_uncovered(key, state)
-        obj = await self._write_meta(key, obj)
+        obj = await self._writer.complete(key) or obj
         await self._write_status(key, obj, state)
         return await self._expire(state)
-
-    async def _write_meta(self, key: PoolKey, obj: KubeObject) -> KubeObject:
-        wanted = obj if obj.deleting else with_finalizer(obj, FINALIZERS[key.kind])
-        name = read_pool_spec(obj)[0].cluster_name
-        if name and key.namespace:
-            wanted = with_labels(wanted, {api.CLUSTER_NAME_LABEL: name, api.PROVIDER_LABEL: api.PROVIDER_LABEL_VALUE})
-            cluster = self._caches.clusters.get(ObjectKey(key.namespace, name))
-            if cluster is not None:
-                owner = OwnerReference(
-                    apiVersion=cluster.apiVersion, kind="Cluster", name=name, uid=cluster.metadata.uid, controller=False
-                )
-                if all(ref.uid != owner.uid for ref in wanted.metadata.ownerReferences):
-                    wanted = with_owner(wanted, owner)
-        if wanted is obj:
-            return obj
-        wanted = await self._client.update(RESOURCES[key.kind], wanted)
-        self._caches.pools[key.kind].observe(wanted)
-        return wanted
 
     async def _write_status(self, key: PoolKey, obj: KubeObject, state: PoolState) -> None:
         now = self._clock.now()

@@ -13,6 +13,7 @@ from services.ipam.caches import Caches
 from services.ipam.claims import ClaimReconciler
 from services.ipam.ledger import Ledger
 from services.ipam.pools import PoolReconciler
+from services.ipam.poolwriter import PoolWriter
 from services.ipam.reservations import ReservationWriter
 from services.runtime.cache.reflector import Reflector
 from services.runtime.controller import Controller
@@ -54,17 +55,19 @@ async def build(service: Service[IpamSettings]) -> None:
     ledger = Ledger(queue_claim, touch_pool)
     caches = Caches(ledger, queue_claim, queue_pool, touch_pool, settings.watch_namespace)
     reservations = ReservationWriter(service.client, caches, clock, sticky_limit=settings.sticky_limit)
+    writer = PoolWriter(service.client, caches)
     claim_reconciler = ClaimReconciler(
         service.client,
         caches,
         reservations,
+        writer,
         events,
         clock,
         orphan_grace=settings.orphan_grace_seconds,
         settle_seconds=SETTLE_SECONDS if settings.leader_election else 2 * SETTLE_SECONDS,
     )
     pool_reconciler = PoolReconciler(
-        service.client, caches, reservations, events, clock, sticky_seconds=settings.sticky_seconds
+        service.client, caches, reservations, writer, events, clock, sticky_seconds=settings.sticky_seconds
     )
     claims = Controller(
         "ipam-claim",

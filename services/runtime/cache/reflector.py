@@ -254,6 +254,9 @@ class Reflector(Generic[T]):
             _logger.info("Resource is not served, waiting for it", **fields)
         elif now is Trouble.EXPIRED:
             _logger.info("Resource version expired, listing again", **fields)
+        elif now is Trouble.SILENT:
+            # A quiet server says nothing between two bookmarks; if it is gone, the next try will tell.
+            _logger.info("Heard nothing from the server, connecting again", **fields)
         else:
             _logger.warning("Cannot follow the server", cause=now.value, error=self._error, **fields)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+
+import msgspec
 import pytest
 
 from services.ipam.api import GLOBAL_IP_POOLS, IP_POOLS, IP_RESERVATIONS, POOL_FINALIZER, POOL_NOT_READY
@@ -78,6 +81,9 @@ async def test_a_pool_whose_prefix_makes_no_valid_names_says_so_and_serves_clust
     assert message == (
         f"IPPool {tenant.namespace}/pool: spec.namePrefix would name the IPAddress {name!r}, which is not valid"
     )
+    shown = await tenant.pool_condition("Ready", "False")
+    assert shown["reason"] == "InvalidSpec"
+    assert shown["message"].startswith("spec.namePrefix: ")
     assert await tenant.held() == []
     assert await tenant.give("claim", kind=CAPI) == "10.0.0.1"
 
@@ -200,3 +206,23 @@ async def test_a_pool_that_holds_nothing_can_be_moved_to_another_domain(tenant, 
     await tenant.counts(reserved=1, free=1)
     assert await other.give("claim", kind=kind) == "10.0.0.2"
     assert await tenant.held() == []
+
+
+async def test_a_pool_is_protected_before_the_first_of_its_addresses_is_out(tenant, kube):
+    pools = {}
+    for number in range(20):
+        await tenant.claim(f"claim-{number}", pool=f"pool-{number}")
+        made = await tenant.pool(f"pool-{number}", f"10.0.{number}.1-10.0.{number}.9")
+        pools[f"pool-{number}"] = made["metadata"]["resourceVersion"]
+    for number, (name, version) in enumerate(pools.items()):
+        held = await tenant.bound(f"claim-{number}")
+        first = int(held.address["metadata"]["resourceVersion"])
+        events = kube.client.watch(IP_POOLS, tenant.namespace, resource_version=version, timeout_seconds=5)
+        async with contextlib.aclosing(events):
+            async for event in events:
+                seen = msgspec.json.decode(event.object)
+                if seen["metadata"].get("name") == name and seen["metadata"].get("finalizers"):
+                    assert int(seen["metadata"]["resourceVersion"]) < first
+                    break
+            else:
+                raise AssertionError(f"{name} was never protected")

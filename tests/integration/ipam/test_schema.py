@@ -144,6 +144,11 @@ async def test_the_domain_of_a_pool_cannot_be_modified_while_addresses_are_held(
     await user.kube.set_status(resource, name, where, {"ipAddresses": counts})
     causes = await refused(user.change_pool(name, resource, domain="in-use"))
     assert explained(causes, "spec.domain", "cannot be modified while addresses are held")
+    # An address that the pool does not cover any more is held all the same.
+    status = {"ipAddresses": {"total": 9, "used": 0, "free": 9, "reserved": 0, "cooling": 0, "outOfRange": 1}}
+    await user.kube.set_status(resource, name, user.namespace if resource.namespaced else "", status)
+    causes = await refused(user.change_pool(name, resource, domain="in-use"))
+    assert explained(causes, "spec.domain", "cannot be modified while addresses are held")
 
 
 @BOTH
