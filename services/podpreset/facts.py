@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from services.podpreset.reduced import ReducedStore, spec_only
-from services.proxyenv.complete import Facts
+from services.proxyenv.complete import METADATA_ADDRESS, Facts
 from services.runtime import log
 from services.runtime.cache.reflector import Reflector
 from services.runtime.cache.store import Store
@@ -112,7 +112,7 @@ class FactFinder:
     """Follows what the facts are read off; `changed` is called when they differ from before.
 
     Each of `service_cidrs`, `pod_cidrs` and `api_server` that is given is taken as it is, and its objects are not
-    followed, so that no right to read them is needed.
+    followed, so that no right to read them is needed. `metadata` cannot be found, only be given.
     """
 
     def __init__(
@@ -122,8 +122,10 @@ class FactFinder:
         service_cidrs: tuple[str, ...] = (),
         pod_cidrs: tuple[str, ...] = (),
         api_server: tuple[str, ...] = (),
+        metadata: tuple[str, ...] = (METADATA_ADDRESS,),
     ) -> None:
         self._changed = changed
+        self._metadata = metadata
         self._given = (service_cidrs, pod_cidrs, api_server)
         self._service_cidrs = Store[KubeObject]("ServiceCIDR")
         self._nodes = ReducedStore("Node", spec_only)
@@ -132,7 +134,7 @@ class FactFinder:
         for store in (self._service_cidrs, self._nodes, self._services, self._slices):
             store.subscribe(self._seen)
         self._due = False
-        self.facts = Facts(*self._given)
+        self.facts = Facts(*self._given, metadata)
         """What is known now."""
 
     def reflectors(self, client: Client, discovery: Discovery, clock: Clock) -> Iterator[Reflector[KubeObject]]:
@@ -161,7 +163,7 @@ class FactFinder:
         services = services or service_cidrs(self._service_cidrs.values())
         pods = pods or pod_cidrs(self._nodes.values())
         server = server or api_server_addresses(self._services.values(), self._slices.values())
-        found = Facts(services, pods, server)
+        found = Facts(services, pods, server, self._metadata)
         if found != self.facts:
             self.facts = found
             _LOG.info("The cluster's own addresses", services=services, pods=pods, api_server=server)
