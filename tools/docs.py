@@ -1,7 +1,7 @@
 """`python -m tools.docs`: the reference pages that repeat what the code and the CRDs say, made from them.
 
-Makes docs/reference/api.md (from deploy/crds), flags.md (from the allocator's settings) and metrics.md (from the
-metrics that the allocator registers when it is imported). `--check` writes nothing and exits 1 with a line for each
+Makes docs/reference/api.md (from deploy/crds), flags.md (from the settings of the services) and metrics.md (from the
+metrics that the services register when they are imported). `--check` writes nothing and exits 1 with a line for each
 page that is out of date; otherwise the exit code is 0.
 
 Invariants: the same sources give the same bytes, whatever Python, platform and other imports.
@@ -19,10 +19,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_type_hints
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
-from services.ipam import __main__ as allocator  # imports every module of the process, and so makes every metric
+# Each imports every module of its process, and so makes every metric.
+from services.ipam import __main__ as allocator
 from services.ipam.settings import IpamSettings
+from services.podpreset import __main__ as webhook
+from services.podpreset.settings import PodPresetSettings
 from services.runtime import metrics
 from services.runtime.flags import Flag, boolean, duration
+from services.runtime.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,6 +42,8 @@ SAME_AS = {"GlobalIPPool": "IPPool", "PodPreset": "ClusterPodPreset"}
 NOTICE = "<!-- Made by `python -m tools.docs`: change the source, not this page. -->"
 METRIC_GROUPS = (
     ("The allocator", ("groundwork_ipam_",)),
+    ("Pod presets", ("groundwork_podpreset_",)),
+    ("Webhooks and their certificates", ("groundwork_webhook_", "groundwork_process_restarts_")),
     ("Controllers and queues", ("controller_runtime_", "workqueue_")),
     (
         "The API server and the local copies",
@@ -45,6 +51,8 @@ METRIC_GROUPS = (
     ),
     ("The process", ("",)),
 )
+
+SERVICES: tuple[tuple[Any, type[Settings]], ...] = ((allocator, IpamSettings), (webhook, PodPresetSettings))
 
 Schema = dict[str, Any]
 
@@ -220,9 +228,42 @@ def _facts(spec: Schema, version: Schema) -> list[str]:
 
 def flags_page() -> str:
     """docs/reference/flags.md."""
-    hints = get_type_hints(IpamSettings, include_extras=True)
-    rows = []
-    for field in dataclasses.fields(IpamSettings):
+    lines = [
+        "# Flags",
+        "",
+        NOTICE,
+        "",
+        "A flag wins over its environment variable, the variable over the default. The value of a flag that may be",
+        "repeated is a comma list in its variable.",
+        "",
+        "For manifests made for Cluster API providers every service also takes `--v N` (4 and more: log level",
+        "debug) and `--insecure-diagnostics` (no effect: probes and metrics are plain HTTP and hold no secrets).",
+        "`--help` and `--version` print and exit.",
+        "",
+        "Exit codes: 0 stopped as told, 1 a part crashed or the Lease was lost, 2 the configuration cannot be used.",
+        "",
+        "## Every service",
+        "",
+        *_flag_table(Settings),
+    ]
+    for module, settings in SERVICES:
+        package = module.__name__.rpartition(".")[0]
+        lines += ["", f"## {settings.program}", "", f"`python -m {package}` takes these as well:", ""]
+        lines += _flag_table(settings, besides=Settings)
+    return "\n".join([*lines, ""])
+
+
+def _flag_table(settings: type[Settings], besides: type[Settings] | None = None) -> list[str]:
+    """Table of flags, without those that mean the same in `besides`."""
+    known = set(_flag_rows(besides)) if besides is not None else set()
+    rows = [row for row in _flag_rows(settings) if row not in known]
+    return table(("Flag", "Environment", "Default", "Takes", "Meaning"), rows)
+
+
+def _flag_rows(settings: type[Settings]) -> list[tuple[str, ...]]:
+    hints = get_type_hints(settings, include_extras=True)
+    rows: list[tuple[str, ...]] = []
+    for field in dataclasses.fields(settings):
         flag = next(item for item in get_args(hints[field.name]) if isinstance(item, Flag))
         name = f"--{field.name.replace('_', '-')}"
         names = [name, *([f"--no-{name[2:]}"] if flag.parser is boolean else []), *flag.aliases]
@@ -232,27 +273,10 @@ def flags_page() -> str:
                 code(f"GROUNDWORK_{field.name.upper()}"),
                 code(_default(field.default, flag)),
                 f"{flag.parser.expects}{'; may be repeated' if flag.repeatable else ''}",
-                flag.help,
+                flag.help.removesuffix("; repeatable"),
             )
         )
-    lines = [
-        "# Flags",
-        "",
-        NOTICE,
-        "",
-        f"What `{IpamSettings.program}` (`python -m services.ipam`) takes. A flag wins over its environment variable,",
-        "the variable over the default. The value of a flag that may be repeated is a comma list in its variable.",
-        "",
-        *table(("Flag", "Environment", "Default", "Takes", "Meaning"), rows),
-        "",
-        "For manifests made for other Cluster API providers it also takes `--v N` (4 and more: log level debug) and",
-        "`--insecure-diagnostics` (no effect: probes and metrics are plain HTTP and hold no secrets).",
-        "`--help` and `--version` print and exit.",
-        "",
-        "Exit codes: 0 stopped as told, 1 a part crashed or the Lease was lost, 2 the configuration cannot be used.",
-        "",
-    ]
-    return "\n".join(lines)
+    return rows
 
 
 def _default(value: object, flag: Flag) -> str:
@@ -260,6 +284,8 @@ def _default(value: object, flag: Flag) -> str:
         return ""
     if flag.parser is duration:
         return f"{value:g}s"
+    if isinstance(value, tuple) and flag.repeatable:
+        return ",".join(map(str, value))
     return _json(value)
 
 
@@ -276,7 +302,7 @@ class MetricRow(NamedTuple):
 
 
 def registered() -> list[MetricRow]:
-    """Every metric that the allocator's modules make, sorted by name."""
+    """Every metric that the modules of the services make, sorted by name."""
     package = allocator.__name__.partition(".")[0]
     modules = [module for name, module in sys.modules.items() if name.startswith(f"{package}.")]
     made = {value for module in modules for value in vars(module).values() if isinstance(value, MetricWrapperBase)}
