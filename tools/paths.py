@@ -1,9 +1,12 @@
-"""The one place that knows where tools keep what outlives a run: the user's cache folder, never the repository."""
+"""The one place that knows where things are: the checkout, and what outlives a run, which is never kept in it."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout that the tools belong to."""
 
 
 def cache() -> Path:
