@@ -17,7 +17,7 @@ import msgspec
 from services.capv_integrator import api
 from services.capv_integrator.annotations import IPV4, IPV6
 from services.capv_integrator.api import PoolRef
-from services.capv_integrator.names import claim_name
+from services.capv_integrator.names import ENDPOINT, claim_name
 from services.runtime.kube import conditions
 from services.runtime.kube.conditions import Condition
 from services.runtime.kube.objects import (
@@ -147,7 +147,7 @@ def read_claim(obj: KubeObject) -> Claim | None:
     return Claim(
         obj,
         owner,
-        annotations.get(api.DEVICE_ANNOTATION, ""),
+        annotations.get(api.DEVICE_ANNOTATION, ENDPOINT),
         annotations.get(api.FAMILY_ANNOTATION, IPV4),
         pool,
         ObjectKey(bound.namespace or namespace, bound.name) if bound is not None and bound.name else None,

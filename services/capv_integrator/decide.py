@@ -10,6 +10,7 @@ Must not know: the API server, stores, the clock.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from services.capv_integrator import api
@@ -18,7 +19,7 @@ from services.capv_integrator.claimobjects import CAPI, METAL3, Claim, NewClaim,
 from services.capv_integrator.pools import Refusal, by_family, can_serve, choose
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from services.capv_integrator.api import PoolRef
     from services.capv_integrator.claimobjects import OwnerKey
@@ -63,6 +64,8 @@ class World(NamedTuple):
     """Kinds of claim that the server knows."""
     grace: float = 0.0
     """Seconds for which claims of an owner that does not exist are kept yet."""
+    left: Mapping[tuple[str, PoolRef], float] = MappingProxyType({})
+    """Pools that a place was moved away from, and the seconds for which it does not go back there."""
 
 
 class Plan(NamedTuple):
@@ -70,6 +73,8 @@ class Plan(NamedTuple):
 
     adopt: tuple[Claim, ...] = ()
     create: tuple[NewClaim, ...] = ()
+    moved: tuple[tuple[str, PoolRef], ...] = ()
+    """Pools that places are moved away from."""
     answers: tuple[tuple[str, tuple[Claim, ...]], ...] = ()
     """Claims whose addresses are to be written, by place."""
     mark: tuple[Claim, ...] = ()
@@ -105,11 +110,13 @@ def decide(world: World, taken: Taken) -> Plan:
     return Plan(
         adopt=_incomplete([*kept, *used], world.owner),
         create=tuple(new for served in places for new in served.create),
+        moved=tuple((served.place.name, ref) for served in places for ref in served.moved),
         answers=tuple((served.place.name, tuple(served.used)) for served in places if served.complete),
         mark=mark,
         release=(*idle, *(claim for served in places for claim in served.release)),
         refusal=refusal,
         waiting=refusal.reason if refusal is not None else silent,
+        again=min((served.again for served in places if served.again is not None), default=None),
     )
 
 
@@ -147,7 +154,9 @@ class _Serving:
         self.create: list[NewClaim] = []
         self.used: list[Claim] = []
         self.release: list[Claim] = []
+        self.moved: list[PoolRef] = []
         self.refusal: Refusal | None = None
+        self.again: float | None = None
         self.complete = False
         self._world = world
         self._kept = kept
@@ -193,23 +202,22 @@ class _Serving:
             return
         current = min(fitting, key=lambda c: c.name, default=None)
         if current is None:
-            best, able = choose(candidates, self._taken)
-            if not able:
-                self._exhausted(candidates)
-            self._create(family, best.ref)
+            self._create(family, choose(candidates, self._taken).ref)
+            self._say_if_exhausted(candidates)
             return
         self.release += [c for c in fitting if c is not current and c not in self._kept]
         better = self._better(current, candidates)
         if better is not None:
             self._create(family, better.ref)
             self.release.append(current)
+            self.moved.append(current.pool)
             return
         self.used.append(current)
         if current.refusal is not None:
             reason = current.refusal.reason or "AllocationFailed"
             self._refuse(Refusal(reason, f"{current.obj.kind} {current.name}: {current.refusal.message}"))
-        elif candidates and not any(can_serve(candidate, self._without(current)) for candidate in candidates):
-            self._exhausted(candidates)
+        else:
+            self._say_if_exhausted(candidates)
 
     def _better(self, current: Claim, candidates: Sequence[Candidate]) -> Candidate | None:
         """Another pool for a claim that gets nothing out of its own."""
@@ -219,14 +227,14 @@ class _Serving:
         empty = own is not None and own.available is not None and own.available <= 0
         if current.refusal is None and not empty:
             return None
-        others = [candidate for candidate in candidates if candidate.ref != current.pool]
-        if not others:
-            return None
-        best, able = choose(others, self._taken)
-        return best if able else None
-
-    def _without(self, current: Claim) -> Taken:
-        return lambda ref: self._taken(ref) - (ref == current.pool)
+        others = [c for c in candidates if c.ref != current.pool and can_serve(c, self._taken)]
+        # Numbers that are wrong must not send a place round in circles.
+        fresh = [candidate for candidate in others if (self.place.name, candidate.ref) not in self._world.left]
+        if fresh:
+            return choose(fresh, self._taken)
+        waits = [self._world.left[self.place.name, candidate.ref] for candidate in others]
+        self.again = min([*waits, *([self.again] if self.again is not None else [])], default=None)
+        return None
 
     def _create(self, family: str, pool: PoolRef) -> None:
         kind = _claim_kind(pool, self._world)
@@ -247,7 +255,10 @@ class _Serving:
             return False
         return True
 
-    def _exhausted(self, candidates: Sequence[Candidate]) -> None:
+    def _say_if_exhausted(self, candidates: Sequence[Candidate]) -> None:
+        """Say so when no pool has anything left by its own word, for providers whose claims say nothing."""
+        if not candidates or any(can_serve(candidate, lambda _: 0) for candidate in candidates):
+            return
         names = ", ".join(sorted(str(candidate.ref) for candidate in candidates))
         self._refuse(Refusal("PoolExhausted", f"no address is free in {names}"))
 

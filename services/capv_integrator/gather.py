@@ -8,6 +8,7 @@ Must not know: what is decided.
 from __future__ import annotations
 
 import ipaddress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from services.capv_integrator import api, names, pools, waiting
@@ -19,23 +20,26 @@ from services.capv_integrator.pools import Seeker, Source
 from services.runtime.kube.objects import KubeObject, ObjectKey, view
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
+    from services.capv_integrator.api import PoolRef
     from services.capv_integrator.caches import Caches
     from services.capv_integrator.claimobjects import OwnerKey
 
 
-def gather(caches: Caches, key: OwnerKey, grace: float) -> World:
+def gather(
+    caches: Caches, key: OwnerKey, grace: float = 0.0, left: Mapping[tuple[str, PoolRef], float] = MappingProxyType({})
+) -> World:
     """World of one owner. Raises msgspec.ValidationError when an object does not have its CRD's shape.
 
-    `grace`: seconds for which claims are kept yet if the owner does not exist.
+    `grace` and `left` are those of World.
     """
     owner = caches.stores.owners[key.kind].get(ObjectKey(key.namespace, key.name))
     claims = tuple(_with_address(caches, claim) for claim in caches.claims_of(key))
     if owner is None:
         return World(key, None, paused=_claims_paused(caches, claims), claims=claims, grace=grace)
     kinds = frozenset(kind for kind in api.CLAIMS if caches.served.get(kind) is not None)
-    world = World(key, owner, claims=claims, kinds=kinds)
+    world = World(key, owner, claims=claims, kinds=kinds, left=left)
     return _machine(caches, world, owner) if key.kind == MACHINE else _cluster(caches, world, owner)
 
 

@@ -98,11 +98,11 @@ def find(seeker: Seeker, pools: PoolBook) -> Found | Refusal:
     return _labelled(seeker, pools)
 
 
-def choose(candidates: Iterable[Candidate], taken: Callable[[PoolRef], int]) -> tuple[Candidate, bool]:
+def choose(candidates: Iterable[Candidate], taken: Callable[[PoolRef], int]) -> Candidate:
     """Pick the candidate with most free addresses, ties by name; exhausted ones only when all are.
 
-    `taken`: addresses of a pool that claims of ours are about to get. Also tells whether it can serve now. A pool whose
-    provider counts nothing can, but goes after those that are known to.
+    `taken`: addresses of a pool that claims of ours are about to get. A pool whose provider counts nothing goes after
+    those that are known to have some.
     """
 
     def order(candidate: Candidate) -> tuple[bool, bool, int, str, str, str]:
@@ -111,8 +111,7 @@ def choose(candidates: Iterable[Candidate], taken: Callable[[PoolRef], int]) -> 
         less = -(free - taken(ref)) if free is not None else 0
         return (not can_serve(candidate, taken), free is None, less, ref.name, ref.kind, ref.namespace)
 
-    best = min(candidates, key=order)
-    return best, can_serve(best, taken)
+    return min(candidates, key=order)
 
 
 def can_serve(candidate: Candidate, taken: Callable[[PoolRef], int]) -> bool:

@@ -25,6 +25,7 @@ from services.runtime.kube.objects import KubeObject, ObjectKey
 from services.runtime.kube.transport import PatchKind
 
 if TYPE_CHECKING:
+    from services.capv_integrator.api import PoolRef
     from services.capv_integrator.caches import Caches
     from services.capv_integrator.claimobjects import Claim, OwnerKey
     from services.capv_integrator.claims import ClaimWriter
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 _LOG = log.get("capv_integrator")
 _ATTEMPTS = 5
+_MOVE_BACK_SECONDS = 10.0
+"""For so long a device does not return to a pool that it was moved away from."""
 
 
 class _ChangedError(Exception):
@@ -61,11 +64,12 @@ class Reconciler:
         self._clock = clock
         self._orphan_grace = orphan_grace
         self._missed_since: dict[OwnerKey, float] = {}
+        self._left: dict[OwnerKey, dict[tuple[str, PoolRef], float]] = {}
 
     async def reconcile(self, key: OwnerKey) -> Result | None:
         """Do what one owner needs now."""
         for _ in range(_ATTEMPTS):
-            world = gather(self._caches, key, self._grace(key))
+            world = gather(self._caches, key, self._grace(key), self._pools_left(key))
             plan = decide(world, self._caches.taken)
             try:
                 if plan.release and not await self._confirmed(world):
@@ -84,6 +88,8 @@ class Reconciler:
         refusal, waiting = plan.refusal, plan.waiting
         for claim in plan.adopt:
             await self._claims.adopt(claim, owner)
+        for left in plan.moved:
+            self._left.setdefault(world.key, {})[left] = self._clock.monotonic() + _MOVE_BACK_SECONDS
         for new in plan.create:
             refused = await self._claims.create(owner, world.cluster, new)
             refusal = refusal or refused
@@ -180,6 +186,14 @@ class Reconciler:
         if store.get(where) is None:
             raise ReconcileError(f"{key} exists, although the watch says that it is gone")
         return fresh
+
+    def _pools_left(self, key: OwnerKey) -> dict[tuple[str, PoolRef], float]:
+        """Pools that a place does not go back to yet, and the seconds that this lasts."""
+        now = self._clock.monotonic()
+        left = {what: until for what, until in self._left.pop(key, {}).items() if until > now}
+        if left:
+            self._left[key] = left
+        return {what: until - now for what, until in left.items()}
 
     def _grace(self, key: OwnerKey) -> float:
         """Seconds for which claims of an owner that does not exist are kept."""
