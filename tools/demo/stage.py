@@ -100,6 +100,11 @@ class Stage:
         """Let kubectl wait for a condition and show that it came true."""
         self.kubectl("wait", f"--for={condition}", "--timeout=60s", what, *more)
 
+    def promise(self, kept: bool, what: str) -> None:
+        """Fail unless what the demo promises came true."""
+        if not kept:
+            raise DemoError(f"this did not come true: {what}")
+
     def create(self, obj: Mapping[str, Any]) -> dict[str, Any]:
         """Create an object as another controller would, and return an owner reference to it."""
         self.cluster.apply(obj)
