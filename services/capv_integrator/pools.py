@@ -142,7 +142,7 @@ def _named(names: Sequence[PoolName], seeker: Seeker, pools: PoolBook, where: st
         if isinstance(candidate, Refusal):
             return candidate._replace(message=f"{where}: {candidate.message}")
         found.append(candidate)
-    return tuple(dict.fromkeys(found))
+    return tuple({(candidate.ref, candidate.family): candidate for candidate in found}.values())
 
 
 def _resolve(name: PoolName, namespace: str, pools: PoolBook) -> Candidate | Refusal | None:
