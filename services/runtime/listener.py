@@ -4,10 +4,10 @@ Responsible for: accepting, the TLS handshake, how long a client may take for ea
 may be, and the end: everything that was accepted is answered before the last connection is closed.
 
 Invariants: every wait for a client has a limit: handshake, request header, response, idle connection (the body's is the
-handler's). A connection beyond the limit takes the place of the oldest that has not sent a request yet, so that
-half-open connections push out each other and not clients at work. The certificate is looked up for each handshake. A
-response during the end says `Connection: close`, which has to be known before aiohttp prepares it: it closes the
-socket without the header otherwise, and the client's next request is lost.
+handler's). A connection beyond the limit takes the place of one whose client waits for nothing, first of those that
+never asked: half-open connections push out each other and not clients at work. The certificate is looked up for each
+handshake. A response during the end says `Connection: close`, which has to be known before aiohttp prepares it: it
+closes the socket without the header otherwise, and the client's next request is lost.
 
 Must not know: what is asked and answered.
 """
@@ -24,6 +24,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from services.runtime import log, metrics
 from services.runtime.health import ListenError
@@ -37,6 +38,7 @@ Respond = Callable[[web.BaseRequest], Awaitable[web.Response]]
 """Answers one request. Called once its header has come; reads the body itself."""
 
 _BACKLOG: Final = 512
+_PIECE_BYTES: Final = 65536
 _ACCEPT_AGAIN_SECONDS: Final = 0.2
 _LOOK_AGAIN_SECONDS: Final = 0.02
 _TLS_END_SECONDS: Final = 1.0
@@ -47,8 +49,8 @@ _LOG: Final = log.get("webhook")
 _HANDSHAKES = metrics.counter("groundwork_webhook_tls_handshakes_total", "TLS handshakes begun.")
 _HANDSHAKE_FAILURES = metrics.counter(
     "groundwork_webhook_tls_handshake_failures_total",
-    "TLS handshakes that failed: refused (one side does not accept the other), timeout, disconnect, or replaced by a "
-    "newer connection when there were too many.",
+    "TLS handshakes that failed: refused (one side does not accept the other), timeout, disconnect, or full (too many "
+    "connections).",
     ("reason",),
 )
 _CONNECTIONS = metrics.gauge("groundwork_webhook_connections", "Open connections, handshakes included.")
@@ -106,7 +108,7 @@ class Listener:
         self._server: _Server | None = None
         self._socket: socket.socket | None = None
         self._again: asyncio.TimerHandle | None = None
-        self._handshakes: dict[asyncio.Task[None], None] = {}
+        self._handshakes: dict[asyncio.Task[None], _Handshake] = {}
         self.connections: dict[_Connection, None] = {}
         """Open connections whose handshake is done, oldest first."""
 
@@ -136,10 +138,9 @@ class Listener:
     async def abort(self) -> None:
         """Close everything now."""
         self._stop_accepting()
-        handshakes = list(self._handshakes)
-        for task in handshakes:
-            task.cancel()
-        await asyncio.gather(*handshakes, return_exceptions=True)
+        for handshake in self._handshakes.values():
+            handshake.drop("disconnect")
+        await asyncio.gather(*self._handshakes, return_exceptions=True)
         if self._server is not None:
             self._server.pre_shutdown()
             await self._server.shutdown(_TLS_END_SECONDS)
@@ -171,8 +172,10 @@ class Listener:
             _DROPPED.labels("full" if context else "certificate").inc()
             sock.close()
             return True
-        task = asyncio.get_running_loop().create_task(self._shake_hands(sock, context))
-        self._handshakes[task] = None
+        loop = asyncio.get_running_loop()
+        handshake = _Handshake(sock, loop.time())
+        task = loop.create_task(self._shake_hands(handshake, context))
+        self._handshakes[task] = handshake
         task.add_done_callback(lambda done: self._handshakes.pop(done, None))
         return True
 
@@ -186,36 +189,34 @@ class Listener:
             self._socket = None
 
     def _make_room(self) -> bool:
-        """Whether there may be one more connection; if need be in place of one that has not asked for anything yet."""
+        """Whether there may be one more connection; if need be in the place of one that waits for nothing of ours.
+
+        That is the oldest that has not asked anything yet, or else the one that has been idle for longest.
+        """
         if len(self._handshakes) + len(self.connections) < self.limits.connections:
             return True
-        for task in self._handshakes:
-            if not task.cancelling():
-                task.cancel("full")
-                return True
-        for connection in self.connections:
-            if connection.fresh:
-                connection.drop("full")
-                return True
-        return False
+        waiting: list[_Handshake | _Connection] = [
+            handshake for handshake in self._handshakes.values() if not handshake.dropped
+        ]
+        waiting += [connection for connection in self.connections if not connection.busy]
+        if not waiting:
+            return False
+        min(waiting, key=lambda found: (not found.fresh, found.since)).drop("full")
+        return True
 
-    async def _shake_hands(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+    async def _shake_hands(self, handshake: _Handshake, context: ssl.SSLContext) -> None:
         assert self._server is not None, "accepted after start"
         _HANDSHAKES.inc()
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 self._server,
-                sock,
+                handshake.sock,
                 ssl=context,
                 ssl_handshake_timeout=self.limits.handshake,
                 ssl_shutdown_timeout=_TLS_END_SECONDS,
             )
-        except asyncio.CancelledError:
-            _HANDSHAKE_FAILURES.labels("replaced").inc()
-            sock.close()
-            raise
         except OSError as error:  # ssl.SSLError is one
-            reason = _why(error)
+            reason = handshake.dropped or _why(error)
             _HANDSHAKE_FAILURES.labels(reason).inc()
             _LOG.debug("A TLS handshake failed", reason=reason, error=error)
 
@@ -230,20 +231,45 @@ class Listener:
         assert isinstance(connection, _Connection), "made by _Server"
         connection.begin()
         try:
-            response = await self._respond(request)
+            response, content = _in_pieces(await self._respond(request))
             if self.closing:
                 response.force_close()
             # A client that has gone is aiohttp's to notice: it closes the connection without a word.
             with contextlib.suppress(ConnectionError):
-                async with asyncio.timeout(self.limits.response):
-                    await response.prepare(request)
-                    await response.write_eof()
-        except TimeoutError:
-            connection.drop("response")
-            raise
+                await self._write(connection, response, content, request)
         finally:
             connection.end()
         return response
+
+    async def _write(
+        self, connection: _Connection, response: web.StreamResponse, content: memoryview, request: web.BaseRequest
+    ) -> None:
+        try:
+            async with asyncio.timeout(self.limits.response):
+                await response.prepare(request)
+                for start in range(0, len(content), _PIECE_BYTES):
+                    await response.write(content[start : start + _PIECE_BYTES])
+                await response.write_eof()
+        except TimeoutError:
+            connection.drop("response")
+
+
+class _Handshake:
+    """A connection whose handshake goes on."""
+
+    fresh = True
+
+    def __init__(self, sock: socket.socket, since: float) -> None:
+        self.sock = sock
+        self.since = since
+        self.dropped = ""
+        """Why it was ended from our side."""
+
+    def drop(self, reason: str) -> None:
+        """End it, as if the client had: the event loop owns the socket, so it is not closed from here."""
+        self.dropped = reason
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
 
 
 class _Server(web.Server):
@@ -273,57 +299,64 @@ class _Connection(web.RequestHandler):
     aiohttp has none for a connection on which nothing, or half a header, has come.
     """
 
-    __slots__ = ("_busy", "_deadline", "_fresh", "_listener", "_since")
+    __slots__ = ("_deadline", "_listener", "busy", "fresh", "since")
 
     def __init__(self, server: _Server, **options: Any) -> None:
         super().__init__(server, **options)
         self._listener = server.listener
         self._deadline: asyncio.TimerHandle | None = None
-        self._busy = False
-        self._fresh = True
-        self._since = 0.0
-
-    @property
-    def fresh(self) -> bool:
+        self.busy = False
+        """Whether a request is being received or answered."""
+        self.fresh = True
         """Whether no request has come yet."""
-        return self._fresh
+        self.since = 0.0
+        """When it was made, or its last response written."""
 
     @property
     def idle(self) -> bool:
         """Whether the client waits for nothing. One that has just connected is about to ask."""
-        if self._busy:
+        if self.busy:
             return False
-        if self._fresh:
-            return asyncio.get_running_loop().time() - self._since > _ABOUT_TO_ASK_SECONDS
+        if self.fresh:
+            return asyncio.get_running_loop().time() - self.since > _ABOUT_TO_ASK_SECONDS
         return self._deadline is None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._since = asyncio.get_running_loop().time()
+        self.since = asyncio.get_running_loop().time()
         self._listener.connections[self] = None
         self._expect_header()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._listener.connections.pop(self, None)
         self._forget_deadline()
-        if self._fresh and isinstance(exc, ssl.SSLError):
+        if self.fresh and isinstance(exc, ssl.SSLError):
             # With TLS 1.3 the server has finished its handshake when the client says that it does not trust it.
             _HANDSHAKE_FAILURES.labels("refused").inc()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if not self._busy and self._deadline is None:
+        if not self.busy and self._deadline is None:
             self._expect_header()
         super().data_received(data)
 
+    def log_exception(self, *args: Any, **options: Any) -> None:
+        """Keep what is no HTTP out of the log: anybody could fill it."""
+        error = options.get("exc_info")
+        if isinstance(error, HttpProcessingError):
+            _LOG.debug("A request is no HTTP", error=error)
+        else:
+            super().log_exception(*args, **options)
+
     def begin(self) -> None:
         """A request's header is complete."""
-        self._busy, self._fresh = True, False
+        self.busy, self.fresh = True, False
         self._forget_deadline()
 
     def end(self) -> None:
         """Its response was written."""
-        self._busy = False
+        self.busy = False
+        self.since = asyncio.get_running_loop().time()
 
     def drop(self, reason: str) -> None:
         """Close without waiting for the client, who may never take what is still to be sent."""
@@ -340,6 +373,22 @@ class _Connection(web.RequestHandler):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def _in_pieces(response: web.Response) -> tuple[web.StreamResponse, memoryview]:
+    """Return a response whose body is to be written in pieces, and the body; empty when it may go in one.
+
+    asyncio's TLS hands all of one write on to the socket's buffer and says that there is room for more: only the second
+    write waits for the client.
+    """
+    body = response.body
+    if not isinstance(body, bytes) or len(body) <= _PIECE_BYTES:
+        return response, memoryview(b"")
+    stream = web.StreamResponse(status=response.status, headers=response.headers)
+    stream.content_length = len(body)
+    if not response.keep_alive and response.keep_alive is not None:
+        stream.force_close()
+    return stream, memoryview(body)
 
 
 def _why(error: OSError) -> str:
