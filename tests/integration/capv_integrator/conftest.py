@@ -1,0 +1,53 @@
+"""CAPV's definitions on the session's API server, and a world for each test."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+import pytest
+
+from tests.support import capv_admission
+from tests.support.capv_world import World
+from tests.support.kube import Kube
+from tools import capi
+
+DEFINITIONS = ("machines.cluster.x-k8s.io", "infrastructure.cluster.x-k8s.io")
+KINDS = {"VSphereMachine", "VSphereVM", "VSphereCluster", "VSphereMachineTemplate", "Machine"}
+
+
+def definitions():
+    """CRDs of CAPV and of Machine, both versions served."""
+    return [crd for crd in capi.crds(*DEFINITIONS) if crd["spec"]["names"]["kind"] in KINDS]
+
+
+@pytest.fixture(scope="session")
+def capv_cluster(cluster):
+    """The session's cluster with CAPV's definitions and what its webhooks refuse."""
+    found = definitions()
+    cluster.install_crds(*found)
+    machine = next(crd for crd in found if crd["spec"]["names"]["kind"] == "VSphereMachine")
+    cluster.apply(*capv_admission.policies(machine))
+    return cluster
+
+
+@pytest.fixture
+async def start_world(capv_cluster):
+    """Starts worlds, and holds at the end that each is sound."""
+    async with AsyncExitStack() as stack:
+        worlds = []
+
+        async def start(*, within=capv_cluster, **options):
+            kube = await stack.enter_async_context(Kube.connect(within.kubeconfig))
+            world = await stack.enter_async_context(World.start(kube, within.kubeconfig, **options))
+            worlds.append(world)
+            return world
+
+        yield start
+        for world in worlds:
+            await world.sound()
+
+
+@pytest.fixture
+async def world(start_world):
+    """One namespace, no garbage collector."""
+    return await start_world()
