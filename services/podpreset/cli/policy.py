@@ -1,0 +1,354 @@
+"""A preset as a MutatingAdmissionPolicy, for clusters that shall do without the webhook.
+
+Responsible for: saying what a policy cannot do, and writing the rest in CEL so that a container gets the very env that
+the webhook would give it (`services.podpreset.variables` has the rules; the tests compare both on an API server).
+How: one mutation for each variable, the last first, since each puts what it adds before what is there. A mutation
+writes the whole env of the containers that it changes. CEL has no `let`: `[x].map(name, ...)[0]` binds a name.
+Invariants: a preset that cannot be expressed gives no policy at all. A second pass changes nothing.
+Must not know: files, the cluster.
+Source: admissionregistration.k8s.io/v1 (Kubernetes 1.36), CEL libraries of Kubernetes: lists, two-variable
+comprehensions, optional types.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from services.podpreset import api, pods
+from services.podpreset.compiled import source_key
+from services.podpreset.layers import fold, fold_volumes
+from services.proxyenv import lists, names
+from services.proxyenv.complete import complete
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from services.podpreset.compiled import Preset
+    from services.podpreset.layers import Value
+    from services.proxyenv.complete import Facts
+
+Json = dict[str, Any]
+
+API_VERSION = "admissionregistration.k8s.io/v1"
+KIND = "MutatingAdmissionPolicy"
+COMMENT = (
+    "Kubernetes 1.36 and later. Ephemeral containers are not covered, nor Windows pods by proxy variables.",
+    "Remove the preset from the webhook's care before this is applied: both would do the same, one after the other.",
+)
+"""What whoever applies it should know."""
+_GROUPS = ("containers", "initContainers")
+_OWN_NAMESPACES = ("kube-system", "kube-node-lease")
+
+
+class Exported(NamedTuple):
+    """The policy and its binding, or the reasons why there are none."""
+
+    objects: tuple[Json, ...]
+    reasons: tuple[str, ...] = ()
+
+
+def export(preset: Preset, others: Sequence[Preset], facts: Facts) -> Exported:
+    """Express `preset`; `others` are all presets there are, of which a policy cannot know."""
+    reasons = tuple(_reasons(preset, others, facts))
+    if reasons:
+        return Exported((), reasons)
+    return Exported((_policy(preset, facts), _binding(preset)))
+
+
+# -- what cannot be ------------------------------------------------------------------------------------------------
+
+
+def _reasons(preset: Preset, others: Sequence[Preset], facts: Facts) -> Iterator[str]:
+    yield from preset.problems
+    spec = preset.spec
+    for field, given in (("volumes", spec.volumes), ("volumeMounts", spec.volume_mounts)):
+        if given:
+            yield f"spec.{field}: CEL cannot tell whether what a pod has under that name is the same"
+    if spec.ca_bundle is not None:
+        yield "spec.caBundle: needs a volume, and CEL cannot tell whether what a pod has under that name is the same"
+    if preset.policy == api.SKIP_ALL:
+        yield "spec.conflictPolicy: SkipAll needs to know of all conflicts before anything is changed"
+    elif preset.policy == api.REJECT:
+        yield "spec.conflictPolicy: Reject, but a policy that changes pods cannot refuse them"
+    missing = complete(preset.include, facts).missing
+    if missing:
+        yield f"spec.noProxy.include: {', '.join(missing)} is not known: give it by a flag, or --live"
+    mine = _gives(preset)
+    for other in others:
+        if other.key != preset.key and _may_meet(preset, other):
+            for what in [item for item in _gives(other) if item in mine]:
+                yield f"{what}: {other.key} gives it too, and policies know nothing of each other: make it one"
+
+
+def _gives(preset: Preset) -> list[str]:
+    found = [f"env {names.family(variable.name) or variable.name}" for variable in preset.variables]
+    if preset.include:
+        found.append(f"env {names.NO_PROXY}")
+    return list(dict.fromkeys([*found, *(f"envFrom {source.label}" for source in preset.sources)]))
+
+
+def _may_meet(one: Preset, other: Preset) -> bool:
+    return one.key.namespace == other.key.namespace or api.CLUSTER_KIND in {one.key.kind, other.key.kind}
+
+
+# -- the objects ---------------------------------------------------------------------------------------------------
+
+
+def _name(preset: Preset) -> str:
+    key = preset.key
+    return f"{key.kind.lower()}-{f'{key.namespace}-' if key.namespace else ''}{key.name}"
+
+
+def _policy(preset: Preset, facts: Facts) -> Json:
+    values = fold([preset], fold_volumes([preset]), facts, ignore_case=False).values
+    annotations = "object.metadata.?annotations"
+    conditions = {
+        "is-no-mirror-pod": f"!({_quote(api.MIRROR_ANNOTATION)} in {annotations}.orValue({{}}))",
+        "is-not-excluded": f"{annotations}[?{_quote(api.EXCLUDE)}].orValue('') != {_quote(api.EXCLUDE_VALUE)}",
+    }
+    if any(names.family(name) for value in values for name in value.names):
+        # The two spellings are one variable there.
+        conditions["is-not-for-windows"] = " && ".join(
+            f"object.spec.{field}.orValue('') != {_quote(pods.WINDOWS)}"
+            for field in ("?os.?name", *(f"?nodeSelector[?{_quote(label)}]" for label in pods.OS_LABELS))
+        )
+    expressions = [_add_sources(preset)] if preset.sources else []
+    expressions += [_for_containers(preset, "env", _env(value), _env_changes(value)) for value in reversed(values)]
+    expressions.append(_annotate(preset))
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": _name(preset)},
+        "spec": {
+            "matchConstraints": {
+                "matchPolicy": "Equivalent",
+                "resourceRules": [
+                    {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+                ],
+            },
+            "matchConditions": [{"name": name, "expression": test} for name, test in conditions.items()],
+            "failurePolicy": "Ignore",
+            "reinvocationPolicy": "IfNeeded",
+            "mutations": [
+                {"patchType": "JSONPatch", "jsonPatch": {"expression": expression}} for expression in expressions
+            ],
+        },
+    }
+
+
+def _binding(preset: Preset) -> Json:
+    spec = preset.spec
+    spaces = _selector(getattr(spec, "namespace_selector", None))
+    expressions: list[Json] = spaces.setdefault("matchExpressions", [])
+    label = api.NAMESPACE_NAME_LABEL
+    expressions.append({"key": label, "operator": "NotIn", "values": list(_OWN_NAMESPACES)})
+    expressions.append({"key": api.EXCLUDE, "operator": "NotIn", "values": [api.EXCLUDE_VALUE]})
+    if preset.key.kind == api.NAMESPACED_KIND:
+        expressions.append({"key": label, "operator": "In", "values": [preset.key.namespace]})
+    resources: Json = {"namespaceSelector": spaces}
+    selector = _selector(spec.selector)
+    if selector:
+        resources["objectSelector"] = selector
+    return {
+        "apiVersion": API_VERSION,
+        "kind": f"{KIND}Binding",
+        "metadata": {"name": _name(preset)},
+        "spec": {"policyName": _name(preset), "matchResources": resources},
+    }
+
+
+def _selector(selector: api.LabelSelector | None) -> Json:
+    made: Json = {}
+    if selector is not None and selector.match_labels:
+        made["matchLabels"] = dict(selector.match_labels)
+    if selector is not None and selector.match_expressions:
+        made["matchExpressions"] = [
+            {
+                "key": item.key,
+                "operator": item.operator,
+                **({"values": list(item.values)} if item.values else {}),
+            }
+            for item in selector.match_expressions
+        ]
+    return made
+
+
+# -- CEL -----------------------------------------------------------------------------------------------------------
+
+
+def _quote(text: str) -> str:
+    """Return a CEL string; the escapes of JSON are among those of CEL."""
+    return json.dumps(text)
+
+
+def _literal(value: Any) -> str:
+    """Return JSON as CEL; `dyn` because lists and maps may not hold values of several types otherwise."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_quote(key)}: dyn({_literal(item)})" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(f"dyn({_literal(item)})" for item in value) + "]"
+    return json.dumps(value)
+
+
+def _let(name: str, value: str, body: str) -> str:
+    return f"[{value}].map({name}, {body})[0]"
+
+
+def _for_containers(preset: Preset, field: str, new: str, changes: str) -> str:
+    """Return an expression that gives `field` of each selected container the value `new` if `changes`.
+
+    Both are expressions over the container `c` and `own`, its present list.
+    """
+    return " + ".join(_for_group(preset, group, field, new, changes) for group in _GROUPS)
+
+
+def _for_group(preset: Preset, group: str, field: str, new: str, changes: str) -> str:
+    own = f"c.?{field}.orValue([])"
+    value = _let("own", own, new)
+    test = f"{_selected(preset, group)}[{own}].exists(own, {changes})"
+    patch = f"JSONPatch{{op: 'add', path: '/spec/{group}/' + string(i) + '/{field}', value: {value}}}"
+    return f"object.spec.?{group}.orValue([]).transformList(i, c, {test}, {patch})"
+
+
+def _selected(preset: Preset, group: str) -> str:
+    selector = preset.spec.container_selector
+    if selector is None:
+        return ""
+    tests = []
+    if group == "initContainers" and not selector.init:
+        tests.append("c.?restartPolicy.orValue('') == 'Always'")
+    if selector.names:
+        globs = [_glob(glob) for glob in selector.names]
+        tests.append(f"c.name.matches({_quote('^(' + '|'.join(globs) + ')$')})")
+    return "".join(f"{test} && " for test in tests)
+
+
+def _glob(glob: str) -> str:
+    return "".join({"*": ".*", "?": "."}.get(letter, letter) for letter in glob)
+
+
+def _add_sources(preset: Preset) -> str:
+    lacking = [
+        f"(own.exists(o, {_same_source(source.json)}) ? [] : [dyn({_literal(source.json)})])"
+        for source in preset.sources
+    ]
+    changes = " || ".join(f"!own.exists(o, {_same_source(source.json)})" for source in preset.sources)
+    return _for_containers(preset, "envFrom", f"{' + '.join(lacking)} + own", changes)
+
+
+def _same_source(source: Json) -> str:
+    prefix, config_map, secret = map(_quote, source_key(source))
+    return (
+        f"o.?prefix.orValue('') == {prefix} && o.?configMapRef.?name.orValue('') == {config_map}"
+        f" && o.?secretRef.?name.orValue('') == {secret}"
+    )
+
+
+def _annotate(preset: Preset) -> str:
+    key, value = _quote(preset.annotation), _quote(preset.hash)
+    return (
+        "has(object.metadata.annotations)"
+        f" ? [JSONPatch{{op: 'add', path: '/metadata/annotations/' + jsonpatch.escapeKey({key}), value: {value}}}]"
+        f" : [JSONPatch{{op: 'add', path: '/metadata/annotations', value: {{{key}: {value}}}}}]"
+    )
+
+
+# -- a variable ----------------------------------------------------------------------------------------------------
+
+
+def _env_changes(value: Value) -> str:
+    """Return a test of `own`: whether the env becomes another."""
+    absent = f"!own.exists(e, {_is_one_of(value)})"
+    tests = [absent]
+    if len(value.names) > 1:
+        some = " && ".join(f"own.exists(e, e.name == {_quote(name)})" for name in value.names)
+        tests.append(f"!({some})")
+    if value.multi or value.force:
+        tests.append(f"own.exists(e, {_is_one_of(value)})")
+    return " || ".join(f"({test})" for test in tests) if tests != [absent] else absent
+
+
+def _is_one_of(value: Value) -> str:
+    return f"e.name in [{', '.join(map(_quote, value.names))}]"
+
+
+def _env(value: Value) -> str:
+    """Return the new env as an expression over `own`."""
+    first = "[" + ", ".join(f"dyn({_literal(entry)})" for entry in value.entries) + "]"
+    held = f"own.filter(e, {_is_one_of(value)})"
+    return f"[{held}].map(held, size(held) == 0 ? {first} + own : {_settled(value)})[0]"
+
+
+def _settled(value: Value) -> str:
+    """Return the env of a container that has the variable: its entries changed, the missing spelling behind them."""
+    kept = not (value.multi or value.force)
+    entry = "e" if kept else _changed(value)
+    if len(value.names) == 1 and kept:
+        return "own"
+    if len(value.names) == 1:
+        return f"own.map(e, {_is_one_of(value)} ? dyn({entry}) : dyn(e))"
+    upper, lower = map(_quote, value.names)
+    other = f"(e.name == {upper} ? {lower} : {upper})"
+    lonely = f"!own.exists(o, o.name == {other}) && own.map(o, o.name).lastIndexOf(e.name) == j"
+    mirror = _let("m", entry, _renamed("m", other))
+    body = f"{_is_one_of(value)} ? ({lonely} ? [dyn({entry}), dyn({mirror})] : [dyn({entry})]) : [dyn(e)]"
+    return f"own.transformList(j, e, {body}).flatten()"
+
+
+def _renamed(entry: str, name: str) -> str:
+    return (
+        f"(has({entry}.valueFrom) ? dyn({{'name': dyn({name}), 'valueFrom': dyn({entry}.valueFrom)}})"
+        f" : dyn({{'name': dyn({name}), 'value': dyn({entry}.?value.orValue(''))}}))"
+    )
+
+
+def _changed(value: Value) -> str:
+    """Return an entry `e` of the variable as it becomes, over `held`, all entries of it that the container has."""
+    dynamic = "held.exists(h, has(h.valueFrom))"
+    if not value.multi:
+        if value.value_from is not None:
+            given = f"dyn({{'name': dyn(e.name), 'valueFrom': dyn({_literal(value.value_from)})}})"
+        else:
+            given = f"dyn({{'name': dyn(e.name), 'value': dyn({_quote(value.value)})}})"
+        return f"({dynamic} ? dyn(e) : {given})"
+    repeated = f"{' || '.join(f'held.filter(h, h.name == {_quote(name)}).size() > 1' for name in value.names)}"
+    texts = "held.map(h, h.?value.orValue(''))"
+    if len(value.names) > 1:  # the upper case counts where both are set
+        upper = _quote(value.names[0])
+        first = f"(held.exists(h, h.name == {upper}) ? held.filter(h, h.name == {upper}) : held)[0].?value.orValue('')"
+    else:
+        first = "held[0].?value.orValue('')"
+    differ = f"[{texts}.map(t, {_items('t')}.map(x, x.lowerAscii()).join(','))].exists(n, n[0] != n[size(n) - 1])"
+    alone = [dynamic, repeated, differ] if len(value.names) > 1 else [dynamic, repeated]
+    if not value.force:
+        alone.append("text == ''")
+    return _let("text", first, f"({' || '.join(alone)} ? dyn(e) : {_merged(value)})")
+
+
+def _items(text: str) -> str:
+    """Return the items of the list `text`: trimmed, none empty, none twice in any letter case."""
+    trimmed = f"{text}.split(',').map(x, x.trim()).filter(x, x != '')"
+    return _let("all", trimmed, "all.transformList(k, x, all.map(y, y.lowerAscii()).indexOf(x.lowerAscii()) == k, x)")
+
+
+def _merged(value: Value) -> str:
+    """Return `e` with what its list `text` lacks of the preset's, as `services.proxyenv.lists` merges them."""
+    if value.force and value.strategy == api.REPLACE:
+        return f"(text == {_quote(value.value)} ? dyn(e) : {_entry_with(_quote(value.value))})"
+    everything = _quote(lists.EVERYTHING)
+    wanted = "[" + ", ".join(map(_quote, value.items)) + "]"
+    missing = f"{wanted}.filter(w, !items.exists(x, x.lowerAscii() == w.lowerAscii()))"
+    if lists.EVERYTHING in value.items:
+        joined = everything
+    elif value.force and value.strategy == api.PREPEND:
+        rest = f"items.filter(x, !{wanted}.exists(w, w.lowerAscii() == x.lowerAscii()))"
+        joined = f"({wanted} + {rest}).join(',')"
+    else:
+        joined = "(items + lacking).join(',')"
+    inner = _let("lacking", missing, f"size(lacking) == 0 ? dyn(e) : {_entry_with(joined)}")
+    return _let("items", _items("text"), f"items.exists(x, x == {everything}) ? dyn(e) : {inner}")
+
+
+def _entry_with(text: str) -> str:
+    return f"dyn({{'name': dyn(e.name), 'value': dyn({text})}})"
