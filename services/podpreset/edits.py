@@ -29,7 +29,7 @@ class Change(NamedTuple):
 class Edits(Struct):
     """What is done to one container."""
 
-    first: tuple[Json, ...] | list[Json] = ()
+    first: tuple[Json, ...] = ()
     """Put before its env."""
     changes: list[Change] = []
     after: list[tuple[int, Json]] = []

@@ -62,7 +62,7 @@ def merge_env(
             first += value.entries
             if rows is not None:
                 rows += _rows(container, value, value.names, Fate.ADDED)
-    edits.first = first
+    edits.first = tuple(first)
 
 
 class _Meeting:
