@@ -20,6 +20,7 @@ from pathlib import Path
 import yaml
 
 from tests.support.service import ServiceProcess
+from tests.support.waiting import blocking_until
 from tools.pki import Pki
 from tools.process import free_ports
 
@@ -123,11 +124,19 @@ class Webhook(ServiceProcess):
     def registered(self, cluster, scope, **changes):
         """Let the API server ask the webhook about pods of the namespaces with the label `scope`."""
         name = f"groundwork-test-{scope}"
-        cluster.apply(self.configuration(scope, name, **changes))
+        probe = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {SCOPE_LABEL: scope}}}
+        cluster.apply(probe, self.configuration(scope, name, **changes))
         try:
+            blocking_until(lambda: self._asked(cluster, name), why="the API server does not ask the webhook")
             yield name
         finally:
             cluster.kubectl("delete", "mutatingwebhookconfiguration", name, "--ignore-not-found")
+
+    def _asked(self, cluster, namespace):
+        """Whether the API server asks about a pod: it takes a moment until it goes by a new configuration."""
+        before = self.metric("groundwork_webhook_requests_total")
+        cluster.kubectl("run", "probe", "--image=probe", "--dry-run=server", f"--namespace={namespace}")
+        return self.metric("groundwork_webhook_requests_total") > before
 
     def configuration(self, scope, name, **changes):
         """The configuration that users get, pointed here; `changes` are made to its webhook."""
