@@ -65,8 +65,9 @@ async def _what_if(options: argparse.Namespace) -> tuple[World, list[Admitted]]:
     if not given.presets and not options.live:
         raise UnusableError("no preset in what was read: give some with -f, or --live for those of a running cluster")
     world = _world(given, options)
+    admitted = [_admit(workload, world) for workload in given.workloads]
     _tell_unknown(given)
-    return world, [_admit(workload, world) for workload in given.workloads]
+    return world, admitted
 
 
 def _tell_unknown(given: Inputs) -> None:

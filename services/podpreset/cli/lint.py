@@ -234,7 +234,7 @@ def _lint_variables(linter: _Linter, where: str, variables: Sequence[tuple[str, 
         elif family is not None and value and "://" not in value:
             message = "the proxy has no scheme: write http:// before it, not every client guesses it"
             linter.add(Severity.WARNING, "no-scheme", place, message)
-        if redact.has_credentials(value):
+        if redact.value(name, value) != value:
             message = "credentials are readable by everyone who may see pods: take the value from a Secret"
             linter.add(Severity.NOTE, "credentials", place, message)
 

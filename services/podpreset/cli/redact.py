@@ -19,11 +19,6 @@ _SECRET_NAME = re.compile(
 )
 
 
-def has_credentials(value: str) -> bool:
-    """Whether a value holds a URL with a user part."""
-    return bool(_USER_PART.search(value) or _USER_PART_WITHOUT_SCHEME.match(value))
-
-
 def value(name: str, text: str) -> str:
     """Return the value of variable `name` as it may be shown."""
     if _SECRET_NAME.search(name) and text:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from services.podpreset.compiled import Preset
     from services.proxyenv.complete import Facts
 
-_DESTINATION = re.compile(r"(?:(https?)://)?(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]@]+)(?::(\d{1,5}))?/?")
+_DESTINATION = re.compile(r"(?:(https?)://)?(\[[0-9a-fA-F:.]+\]|[^\s:/,\[\]@]+)(?::(\d{1,5}))?/?")
 _BARE_IPV6 = re.compile(r"[0-9a-fA-F]*:[0-9a-fA-F:.]*:[0-9a-fA-F:.]*")
 _PORTS = 65535
 

@@ -50,7 +50,9 @@ def test_an_unknown_subcommand_is_one_line_that_names_the_known_ones(capsys):
     assert cli.main(["ipan"]) == UNUSABLE
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == "groundwork: 'ipan' is no subcommand: use one of ipam (see groundwork --help)\n"
+    assert (
+        err == f"groundwork: 'ipan' is no subcommand: use one of {', '.join(cli.SUBCOMMANDS)} (see groundwork --help)\n"
+    )
 
 
 def test_the_version_is_shown(capsys):
