@@ -444,6 +444,89 @@ async def test_a_part_that_does_not_end_is_abandoned_and_named(logged, ends_by):
     assert record["parts"] == ["stubborn"]
 
 
+# -- servers
+
+
+async def test_a_server_serves_on_while_everything_else_still_runs_and_readiness_fails_at_once():
+    async def drain():
+        journal.append("draining")
+        draining.set()
+        await may_end.wait()
+        journal.append("drained")
+
+    draining, may_end, journal = asyncio.Event(), asyncio.Event(), []
+    elector = Elector(journal)
+    manager = Manager(LOOPBACK, elector=elector)
+    manager.add_reflector(Reflector("a"))
+    manager.add_runnable("server", writer(journal, "server"), needs_leader=False)
+    manager.add_drain("server", drain)
+    async with started(manager) as task:
+        await until(lambda: "server" in journal)
+        manager.stop("test")
+        await draining.wait()
+        assert (await get(manager, "/readyz"))[0] == 500
+        assert journal[-1] == "draining"
+        may_end.set()
+        assert await task == 0
+    assert journal[-4:-3] == ["drained"]
+    assert set(journal[-3:-1]) == {"election ended", "server ended"}
+    assert journal[-1] == "released"
+
+
+async def test_a_drain_that_fails_is_logged_and_does_not_keep_the_others_from_draining(logged):
+    async def fail():
+        raise RuntimeError("broken")
+
+    async def drain():
+        await asyncio.sleep(0.01)
+        drained.set()
+
+    drained = asyncio.Event()
+    manager = Manager(LOOPBACK)
+    manager.add_drain("broken", fail)
+    manager.add_drain("sound", drain)
+    async with started(manager) as task:
+        manager.stop("test")
+        assert await task == 0
+    assert drained.is_set()
+    (record,) = (record for record in logged() if record["level"] == "error")
+    assert record["part"] == "broken"
+
+
+async def test_a_second_signal_cuts_the_drain_of_a_server_short():
+    async def drain():
+        draining.set()
+        await asyncio.Event().wait()
+
+    draining = asyncio.Event()
+    manager = Manager(LOOPBACK)
+    manager.add_drain("server", drain)
+    async with started(manager) as task:
+        manager.stop("test")
+        await draining.wait()
+        manager.stop("again")
+        assert await task == 0
+
+
+async def test_a_process_that_never_leads_runs_what_needs_no_leadership_and_has_no_probes():
+    journal = []
+    manager = Manager(None, leads=False)
+    reflector = Reflector("a", ready=False)
+    manager.add_reflector(reflector)
+    manager.add_runnable("server", writer(journal, "server"), needs_leader=False)
+    manager.add_runnable("leader", writer(journal, "leader"), needs_leader=True)
+    task = asyncio.create_task(manager.run())
+    await until(lambda: manager.problems() == {"cache a": "not synced"})
+    reflector.go.set()
+    await until(lambda: "server" in journal)
+    assert manager.problems() == {}
+    assert manager.address is None
+    manager.stop("test")
+    assert manager.problems() == {"running": "shutting down"}
+    assert await task == 0
+    assert journal == ["server", "server ended"]
+
+
 # -- heartbeat
 
 

@@ -6,7 +6,7 @@ import pytest
 from services.runtime import main
 from services.runtime import settings as module
 from services.runtime.leader_decide import Timing
-from services.runtime.settings import Address, Flag, Settings, SettingsError
+from services.runtime.settings import Address, Flag, Settings, SettingsError, WebhookSettings
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,3 +176,16 @@ def test_the_lease_lives_where_it_is_configured_else_where_the_pod_is_else_in_de
     file.write_text("groundwork-system\n")
     assert main.lease_namespace(Settings(), file) == "groundwork-system"
     assert main.lease_namespace(Settings(lease_namespace="own"), file) == "own"
+
+
+def test_a_webhook_has_settings_of_its_own():
+    found = WebhookSettings.parse(["--cert-name=Hook.NS.svc", "--cert-name=::0001", "--cert-secret=certs"], {})
+    assert found.cert_name == ("hook.ns.svc", "::1")
+    assert (str(found.webhook_address), found.processes, found.failure_answer) == ("0.0.0.0:9443", 1, "allow")
+    assert (found.drain_seconds, found.max_body_bytes, found.cert_dir) == (8, 8 * 1024 * 1024, None)
+
+
+@pytest.mark.parametrize("name", ["a b", "a..b", "-a", "a_b", "ü.svc", "a." * 130, "1.2.3.4/24", "*"])
+def test_what_no_certificate_can_be_for_is_refused(name):
+    with pytest.raises(SettingsError, match="expected a DNS name or an IP address"):
+        WebhookSettings.parse([f"--cert-name={name}"], {})
