@@ -18,9 +18,9 @@ from services.ipam import service as ipam
 from services.ipam.settings import IpamSettings
 from services.runtime.clock import SystemClock
 from services.runtime.kube import config
-from services.runtime.kube.transport import Client
 from services.runtime.main import Service
 from services.runtime.manager import Manager
+from tests.support.capv_witness import Watched, Witness
 from tests.support.service import ServiceProcess
 
 
@@ -34,7 +34,10 @@ class InProcess:
     """One service. `settings` are those of its command line that differ from the default."""
 
     def __init__(self, module, kind, kubeconfig, **settings):
+        self.witness = Witness()
+        """Sees what it writes; may be replaced while it is stopped or running."""
         self._module = module
+        self._client = None
         self._settings = kind(leader_election=False, kubeconfig=str(kubeconfig), uvloop=False, **settings)
         self._task = None
         self._manager = None
@@ -76,6 +79,13 @@ class InProcess:
             await self._task
         self._task = None
 
+    def watch(self, witness):
+        """Let a witness see its writes from now on."""
+        self.witness = witness
+        if self._client is not None:
+            self._client.witness = witness
+        return witness
+
     async def restart(self):
         await self.cut_off()
         await self.start()
@@ -92,7 +102,9 @@ class InProcess:
 
     async def _run(self, manager, clock):
         agent = f"{self._settings.program}/test"
-        async with Client(await config.load(self._settings.kubeconfig), user_agent=agent) as client:
+        async with Watched(await config.load(self._settings.kubeconfig), user_agent=agent) as client:
+            client.witness = self.witness
+            self._client = client
             await self._module.build(Service(self._settings, manager, client, client, clock))
             return await manager.run()
 
