@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
 import sys
 from contextlib import contextmanager
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.waiting import blocking_until
 from tools.process import Daemon
 
 _START_SECONDS = 60.0
@@ -38,6 +40,7 @@ class ServiceProcess:
         ]
         self._address = ""
         self._seen = 0
+        self._expected = set()
 
     @classmethod
     @contextmanager
@@ -62,6 +65,18 @@ class ServiceProcess:
 
     def kill(self):
         self._daemon.kill()
+
+    def terminate(self):
+        """Ask it to stop and do not wait."""
+        self._daemon.signal(signal.SIGTERM)
+
+    def wait(self):
+        """Return once it has ended."""
+        blocking_until(lambda: self._daemon.pid is None, why="it does not end")
+
+    def expect_errors(self, *messages):
+        """Take errors with these messages for what a test has provoked."""
+        self._expected |= set(messages)
 
     def restart(self):
         self.stop()
@@ -95,7 +110,8 @@ class ServiceProcess:
 
     def mistakes(self):
         """Records that a healthy process never writes: errors, and warnings of the interpreter."""
-        return [r for r in self.records() if r["level"] == "error" or r["logger"] == "py.warnings"]
+        found = [r for r in self.records() if r["level"] == "error" or r["logger"] == "py.warnings"]
+        return [r for r in found if r["msg"] not in self._expected]
 
     def metric(self, name, /, **labels):
         """Sum of a metric's samples that have the labels; 0 when there is none."""

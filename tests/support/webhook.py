@@ -30,25 +30,22 @@ SCOPE_LABEL = "groundwork-test-scope"
 PATH = "/mutate"
 PERIOD = "200ms"
 
+_FOLLOW = ["list", "watch"]
 RULES = [
     {
         "apiGroups": ["reach.spectrocloud.com"],
         "resources": ["clusterpodpresets", "podpresets"],
-        "verbs": ["get", "list", "watch"],
+        "verbs": _FOLLOW,
     },
     {
         "apiGroups": ["reach.spectrocloud.com"],
         "resources": ["clusterpodpresets/status", "podpresets/status"],
         "verbs": ["patch"],
     },
-    {"apiGroups": [""], "resources": ["namespaces", "pods", "nodes", "services"], "verbs": ["get", "list", "watch"]},
-    {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]},
-    {"apiGroups": ["networking.k8s.io"], "resources": ["servicecidrs"], "verbs": ["get", "list", "watch"]},
-    {
-        "apiGroups": ["apiextensions.k8s.io"],
-        "resources": ["customresourcedefinitions"],
-        "verbs": ["get", "list", "watch"],
-    },
+    {"apiGroups": [""], "resources": ["namespaces", "nodes", "pods", "services"], "verbs": _FOLLOW},
+    {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": _FOLLOW},
+    {"apiGroups": ["networking.k8s.io"], "resources": ["servicecidrs"], "verbs": _FOLLOW},
+    {"apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"], "verbs": _FOLLOW},
     {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
     {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]},
 ]
