@@ -1,0 +1,108 @@
+"""What a guest's cloud-init makes of guestinfo keys; run by tools.cloudinit with its packages, not imported by tests.
+
+    cloudinit_guest.py < {"keys": {"guestinfo.metadata": ..., ...}, "root": DIR, "boot": false}
+
+Prints what its own DataSourceVMware and network renderers found, and with `boot` what its handlers and modules then
+did. It writes below `root`; scripts of the input write where they say.
+"""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+from cloudinit import stages, util
+from cloudinit.config import cc_runcmd, cc_scripts_user, cc_scripts_vendor, cc_write_files
+from cloudinit.distros import debian, photon, rhel
+from cloudinit.net import eni, netplan, network_state, networkd, sysconfig
+
+RENDERERS = {
+    "netplan": (netplan, debian),
+    "eni": (eni, debian),
+    "networkd": (networkd, photon),
+    "sysconfig": (sysconfig, rhel),
+}
+IN_BOOT_ORDER = (cc_write_files, cc_runcmd, cc_scripts_vendor, cc_scripts_user)
+
+
+def prepare(keys, root):
+    """The environment transport of DataSourceVMware, and a configuration that keeps all state below `root`."""
+    os.environ["VMX_GUESTINFO"] = "1"
+    for key, value in keys.items():
+        os.environ["VMX_" + key.upper().replace(".", "_")] = value
+    folders = {name: str(root / name) for name in ("cloud_dir", "run_dir", "templates_dir")}
+    configuration = root / "cloud.cfg"
+    system = {"distro": "debian", "paths": folders}
+    configuration.write_text(json.dumps({"datasource_list": ["VMware"], "system_info": system, "users": []}))
+    os.environ["CLOUD_CFG"] = str(configuration)
+
+
+def started():
+    """Stage init, up to the data source."""
+    init = stages.Init()
+    init.read_cfg()
+    init.initialize()
+    init.fetch(existing="trust")
+    init.instancify()
+    return init
+
+
+def rendered(config, root):
+    """Files of each renderer below its own folder: what it would write into /etc."""
+    found = {}
+    for name, (module, distro) in RENDERERS.items():
+        target = root / name
+        target.mkdir()
+        # Its own files, without telling a netplan of this machine about them.
+        renderer = module.Renderer({**(distro.Distro.renderer_configs.get(name) or {}), "postcmds": False})
+        try:
+            try:
+                state = network_state.parse_net_config_data(config, renderer=renderer)
+            except TypeError:  # older ones tell the state nothing of the renderer
+                state = network_state.parse_net_config_data(config)
+            renderer.render_network_state(state, target=str(target))
+        except Exception as error:
+            found[name] = {"error": f"{type(error).__name__}: {error}"}
+            continue
+        files = [path for path in sorted(target.rglob("*")) if path.is_file()]
+        found[name] = {str(path.relative_to(target)): path.read_text() for path in files}
+    return found
+
+
+def boot(init):
+    """The rest of a first boot as far as user and vendor data go; returns the merged cloud-config."""
+    init.update()
+    init.consume_data()
+    config = util.load_yaml(Path(init.paths.get_ipath("cloud_config")).read_text()) or {}
+    cloud = init.cloudify()
+    for module in IN_BOOT_ORDER:
+        name = module.__name__.rpartition(".cc_")[2]
+        try:
+            module.handle(name, config, cloud, logging.getLogger(name), [])
+        except TypeError:  # newer modules have loggers of their own
+            module.handle(name, config, cloud, [])
+    return config
+
+
+def main():
+    given = json.load(sys.stdin)
+    root = Path(given["root"])
+    prepare(given["keys"], root)
+    init = started()
+    source = init.datasource
+    hostname = source.get_hostname()
+    answer = {
+        "source": type(source).__name__,
+        "metadata": source.metadata,
+        "hostname": getattr(hostname, "hostname", hostname),
+        "instance_id": source.get_instance_id(),
+        "network": source.network_config,
+        "userdata": util.decode_binary(source.userdata_raw or b""),
+        "rendered": rendered(source.network_config, root),
+        "cloud_config": boot(init) if given.get("boot") else None,
+    }
+    json.dump(answer, sys.stdout, default=str)
+
+
+main()
