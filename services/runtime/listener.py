@@ -57,7 +57,7 @@ _CONNECTIONS = metrics.gauge("groundwork_webhook_connections", "Open connections
 _DROPPED = metrics.counter(
     "groundwork_webhook_connections_dropped_total",
     "Connections ended from our side early: header (its request took too long), response (it was not read), full (too "
-    "many connections).",
+    "many connections), certificate (there is none to show).",
     ("reason",),
 )
 
@@ -124,9 +124,10 @@ class Listener:
         """Accept nothing more; what was accepted has `seconds` to get its answers. Then every connection is closed."""
         self.closing = True
         if self._socket is not None:
-            # What the kernel has accepted for us would be reset with the socket.
-            while self._accept():
-                pass
+            # What the kernel has accepted for us would be reset with the socket. New ones may come all the time.
+            for _ in range(_BACKLOG):
+                if not self._accept():
+                    break
             self._stop_accepting()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
