@@ -49,8 +49,7 @@ ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "Endpoint
 
 _API_SERVER_NAMESPACE = "default"
 _API_SERVER = "kubernetes"
-# The labels that the API server itself puts on its Service and on its EndpointSlice.
-_SERVICE_SELECTOR = "component=apiserver,provider=kubernetes"
+# The label that the API server itself puts on its EndpointSlice.
 _SLICE_SELECTOR = f"kubernetes.io/service-name={_API_SERVER}"
 _LOG = log.get("podpreset.facts")
 
@@ -147,7 +146,7 @@ class FactFinder:
             yield follow(NODES, self._nodes)
         if not given_server:
             there = functools.partial(follow, namespace=_API_SERVER_NAMESPACE)
-            yield there(SERVICES, self._services, label_selector=_SERVICE_SELECTOR)
+            yield there(SERVICES, self._services, field_selector=f"metadata.name={_API_SERVER}")
             yield there(ENDPOINT_SLICES, self._slices, label_selector=_SLICE_SELECTOR, as_=EndpointSlice)
 
     def _seen(self, old: KubeObject | None, new: KubeObject | None) -> None:

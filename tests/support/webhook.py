@@ -42,35 +42,55 @@ RULES = [
         "resources": ["clusterpodpresets/status", "podpresets/status"],
         "verbs": ["patch"],
     },
-    {"apiGroups": [""], "resources": ["namespaces", "nodes", "pods", "services"], "verbs": _FOLLOW},
+    {"apiGroups": [""], "resources": ["namespaces", "nodes", "pods"], "verbs": _FOLLOW},
+    {"apiGroups": [""], "resources": ["services"], "resourceNames": ["kubernetes"], "verbs": _FOLLOW},
     {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": _FOLLOW},
     {"apiGroups": ["networking.k8s.io"], "resources": ["servicecidrs"], "verbs": _FOLLOW},
     {"apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"], "verbs": _FOLLOW},
     {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
     {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]},
 ]
-"""All that the service may do, and needs; docs/reference/rbac.md explains them."""
+"""All that the service may do, and needs; docs/reference/rbac.md shows them too."""
+CERTIFICATE_RULES = [
+    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
+    {
+        "apiGroups": [""],
+        "resources": ["secrets"],
+        "resourceNames": ["groundwork-podpreset-certificates"],
+        "verbs": ["get", "list", "watch", "update"],
+    },
+    {
+        "apiGroups": ["admissionregistration.k8s.io"],
+        "resources": ["mutatingwebhookconfigurations"],
+        "resourceNames": ["groundwork-podpreset"],
+        "verbs": ["list", "watch", "patch"],
+    },
+]
+"""What it needs besides for certificates that it makes itself; those of the Secret in its own namespace alone."""
 
 
 class Webhook(ServiceProcess):
-    """`python -m services.podpreset` with a certificate of its own in `folder`, on a port that stays the same."""
+    """`python -m services.podpreset` on a port that stays the same.
+
+    Its certificate is in a folder, unless `certificates` is false and flags say otherwise.
+    """
 
     module = "services.podpreset"
 
-    def __init__(self, folder, kubeconfig, *flags, port=None):
+    def __init__(self, folder, kubeconfig, *flags, certificates=True):
         pki = Pki(folder / "pki")
         pair = pki.server("webhook", ["localhost"], ["127.0.0.1"])
-        certificates = folder / "tls"
-        certificates.mkdir(exist_ok=True)
-        (certificates / "tls.crt").write_bytes(pair.certificate.read_bytes())
-        (certificates / "tls.key").write_bytes(pair.key.read_bytes())
-        self.port = port or free_ports(1)[0]
+        mounted = folder / "tls"
+        mounted.mkdir(exist_ok=True)
+        (mounted / "tls.crt").write_bytes(pair.certificate.read_bytes())
+        (mounted / "tls.key").write_bytes(pair.key.read_bytes())
+        self.port = free_ports(1)[0]
         self.ca = pki.ca.certificate
         super().__init__(
             folder,
             kubeconfig,
             f"--webhook-address=127.0.0.1:{self.port}",
-            f"--cert-dir={certificates}",
+            *([f"--cert-dir={mounted}"] if certificates else []),
             f"--status-period={PERIOD}",
             "--drain-seconds=0",
             *flags,

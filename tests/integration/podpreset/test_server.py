@@ -14,7 +14,7 @@ from services.runtime.kube.errors import ApiError
 from services.runtime.leader import LEASES
 from tests.support.kube import eventually
 from tests.support.presets import Site, applied, container, env, first, pod
-from tests.support.webhook import RULES, Webhook
+from tests.support.webhook import CERTIFICATE_RULES, RULES, Webhook
 
 A = [{"name": "A", "value": "x"}]
 
@@ -205,6 +205,29 @@ async def test_it_works_with_the_rights_that_are_documented_and_needs_no_others(
             )
             assert await site.kube.find(LEASES, "groundwork-podpreset", namespace)
         assert not [r for r in webhook.records() if r["level"] in {"warning", "error"} and "selector" not in str(r)]
+
+
+async def test_it_makes_its_certificate_and_tells_the_api_server_of_it(cluster, kube, namespace, tmp_path):
+    scope = f"own-{uuid.uuid4().hex[:6]}"
+    name = "groundwork-podpreset"
+    kubeconfig = cluster.service_account_kubeconfig(namespace, "podpreset", [*RULES, *CERTIFICATE_RULES])
+    flags = (
+        *("--cert-secret=groundwork-podpreset-certificates", f"--webhook-configuration={name}"),
+        *("--cert-name=127.0.0.1", f"--lease-namespace={namespace}"),
+    )
+    webhook = Webhook(tmp_path, kubeconfig, *flags, certificates=False)
+    made = webhook.configuration(scope, name, failurePolicy="Fail")
+    del made["webhooks"][0]["clientConfig"]["caBundle"]
+    cluster.apply(made)
+    try:
+        webhook.start()
+        async with Site.made(kube, scope) as site:
+            await site.preset(env=A)
+            assert await eventually(lambda: survived(site))
+    finally:
+        webhook.stop()
+        cluster.kubectl("delete", "mutatingwebhookconfiguration", name)
+    assert webhook.mistakes() == []
 
 
 async def test_without_rights_to_nodes_and_service_cidrs_flags_say_what_they_would(cluster, kube, namespace, tmp_path):
