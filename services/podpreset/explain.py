@@ -41,7 +41,7 @@ class Fate(StrEnum):
     CONFLICT = "conflict"
     """It was left out because something else differs."""
     UNAVAILABLE = "unavailable"
-    """An ephemeral container cannot have it."""
+    """An ephemeral container cannot have it, or it needs a volume that is left out."""
 
 
 class Row(NamedTuple):

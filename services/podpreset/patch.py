@@ -88,14 +88,14 @@ def _container(found: list[Op], path: str, container: Container, edits: Edits) -
 
 def _prepend(found: list[Op], path: str, present: Sequence[Any] | None, items: Sequence[Json]) -> None:
     if items and not present:
-        found.append(_add(path, items))
+        found.append(_add(path, list(items)))
     else:
         found += [_add(f"{path}/{at}", item) for at, item in enumerate(items)]
 
 
 def _append(found: list[Op], path: str, present: Sequence[Any] | None, items: Sequence[Json]) -> None:
     if items and not present:
-        found.append(_add(path, items))
+        found.append(_add(path, list(items)))
     else:
         found += [_add(f"{path}/-", item) for item in items]
 

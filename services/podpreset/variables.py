@@ -55,6 +55,8 @@ def merge_env(
     for value in effective.values:
         held = [owned.get(name.lower() if ignore_case else name, []) for name in value.names]
         if value.volume and value.volume in withheld:
+            if rows is not None and not any(held):
+                rows += [row._replace(value=None) for row in _rows(container, value, value.names, Fate.UNAVAILABLE)]
             continue
         if any(held):
             _Meeting(container, value, held, edits, rows).settle()
@@ -91,7 +93,7 @@ class _Meeting:
         elif fate in {Fate.FORCED, Fate.MERGED}:
             text = self._write(fate)
         if self.rows is not None:
-            self.rows += self._rows(set_names, fate, text)
+            self.rows += self._rows(fate, text)
         if fate is not Fate.CONFLICT:
             self._mirror(fate, text)
             self._warn(fate, set_names, text)
@@ -195,17 +197,20 @@ class _Meeting:
         if said:
             self.edits.warnings.append(f"{rival_of(self.container.name)}: {said}")
 
-    def _rows(self, names: Iterable[str], fate: Fate, text: str | None) -> Rows:
+    def _rows(self, fate: Fate, text: str | None) -> Rows:
         value = self.value
         rows = []
-        for name, owned in zip(names, [owned for owned in self.held if owned], strict=True):
+        for owned in self.held:
+            if not owned:
+                continue
             own = owned[-1][1]
             before = own.valueFrom if own.valueFrom is not None else (own.value or "")
             if fate is Fate.FORCED:
                 now: Any = value.value_from if text is None else text
             else:
                 now = before if text is None else text
-            rows.append(Row(self.container.name, "env", name, fate, now, self._givers(fate, now, own), value.steps))
+            givers = self._givers(fate, now, own)
+            rows.append(Row(self.container.name, "env", own.name, fate, now, givers, value.steps))
         return rows
 
     def _givers(self, fate: Fate, now: Any, own: OwnEnv) -> tuple[tuple[str, str], ...]:

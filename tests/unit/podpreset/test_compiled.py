@@ -1,0 +1,124 @@
+"""One preset alone: what is wrong with it, what is worth a note, what it comes to."""
+
+import pytest
+
+from services.podpreset import api
+from services.podpreset.compiled import compile_preset
+from services.runtime.kube.objects import KubeObject, ObjectMeta, raw
+from tests.support.podpresets import cluster_preset, env, preset, var
+
+PROBLEMS = [
+    ({"env": [{"value": "x"}]}, "spec.env[0].name: '', expected a name"),
+    ({"env": [{"name": "A", "value": "x", "valueFrom": {}}]}, "spec.env[0]: expected value or valueFrom, not both"),
+    ({"env": [var("A", "x", type="list")]}, "spec.env[0].metadata.type: 'list', expected one of single, multi"),
+    (
+        {"env": [var("A", "x", merge_strategy="merge")]},
+        "spec.env[0].metadata.merge_strategy: 'merge', expected one of replace, append, prepend",
+    ),
+    (
+        {"env": [var("A", "x", mergeStrategy="merge")]},
+        "spec.env[0].metadata.mergeStrategy: 'merge', expected one of replace, append, prepend",
+    ),
+    ({"env": [var("A", "x", override="yes")]}, "spec.env[0].metadata.override: 'yes', expected one of force"),
+    ({"envFrom": [{"prefix": "x"}]}, "spec.envFrom[0]: expected configMapRef or secretRef"),
+    ({"envFrom": [{"configMapRef": "x"}]}, "spec.envFrom[0]: expected configMapRef or secretRef"),
+    ({"volumes": [{"emptyDir": {}}]}, "spec.volumes[0].name: expected a name"),
+    ({"volumeMounts": [{"mountPath": "/x"}]}, "spec.volumeMounts[0].name: 'None', expected one of spec.volumes"),
+    (
+        {"volumes": [{"name": "v"}], "volumeMounts": [{"name": "v"}]},
+        "spec.volumeMounts[0].mountPath: expected a path",
+    ),
+    (
+        {"noProxy": {"include": [".svc", "svc"]}},
+        "spec.noProxy.include: 'svc', expected one of .svc, .cluster.local, service-cidr, pod-cidr,",
+    ),
+    (
+        {"env": env(A="1"), "conflictPolicy": "Ignore"},
+        "spec.conflictPolicy: 'Ignore', expected one of SkipVariable, SkipAll, Reject",
+    ),
+    (
+        {"env": env(A="1"), "selector": {"matchExpressions": [{"key": "a", "operator": "Is"}]}},
+        "spec.selector.matchExpressions[0].operator: 'Is', expected In, NotIn, Exists or DoesNotExist",
+    ),
+    ({"noProxy": {"include": []}}, "spec: must specify at least one of env, envFrom, volumes, volumeMounts, caBundle"),
+    ({"env": "x"}, "spec: Expected `array`, got `str` - at `$.env`"),
+    ({"priority": "high"}, "spec: Expected `int`, got `str` - at `$.priority`"),
+]
+
+
+@pytest.mark.parametrize(("spec", "problem"), PROBLEMS)
+def test_a_problem_names_the_field_its_value_and_what_was_expected(spec, problem):
+    one = preset(**spec)
+    (found,) = one.problems
+    assert found.startswith(problem)
+    assert not one.usable
+    assert not one.matches_pod({})
+
+
+def test_a_problem_of_the_namespace_selector_is_told_too():
+    one = cluster_preset(env=env(A="1"), namespaceSelector={"matchLabels": {"a": "-"}})
+    assert one.problems == ("spec.namespaceSelector.matchLabels[a]: '-', expected a label value",)
+
+
+NOTES = [
+    (
+        {"env": [var("A", "x", type="single", merge_strategy="append")]},
+        "a single value replaces, append needs type multi",
+    ),
+    (
+        {"env": [{"name": "A", "valueFrom": {"x": 1}, "metadata": {"type": "multi"}}]},
+        "a valueFrom cannot be merged, it replaces",
+    ),
+    ({"env": env(NO_PROXY="a,*")}, "* stands for all other items, and is given alone"),
+    ({"volumes": [{"name": "v"}, {"name": "v", "emptyDir": {}}]}, "v was there before, which is the one used"),
+    (
+        {
+            "volumes": [{"name": "v"}],
+            "volumeMounts": [{"name": "v", "mountPath": "/a"}, {"name": "v", "mountPath": "/a/"}],
+        },
+        "/a was there before, which is the one used",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spec", "note"), NOTES)
+def test_what_works_but_may_surprise_is_noted(spec, note):
+    one = preset(**spec)
+    assert one.usable
+    (found,) = one.notes
+    assert found.endswith(note)
+
+
+def test_a_no_proxy_from_a_secret_needs_no_note():
+    assert preset(env=[{"name": "NO_PROXY", "valueFrom": {"x": 1}}]).notes == ()
+
+
+def test_metadata_of_volumes_and_mounts_is_not_for_pods():
+    meta = {"metadata": {"merge_strategy": "replace"}}
+    one = preset(
+        volumes=[{"name": "v", "emptyDir": {}, "x-new": 1, **meta}],
+        volumeMounts=[{"name": "v", "mountPath": "/v", **meta}],
+        envFrom=[{"configMapRef": {"name": "c"}, **meta}],
+    )
+    assert [volume.json for volume in one.volumes] == [{"name": "v", "emptyDir": {}, "x-new": 1}]
+    assert [mount.json for mount in one.mounts] == [{"name": "v", "mountPath": "/v"}]
+    assert [source.json for source in one.sources] == [{"configMapRef": {"name": "c"}}]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "replaces"),
+    [(None, True), ({}, True), ({"mergeStrategy": "replace"}, True), ({"merge_strategy": "append"}, False)],
+)
+def test_a_volume_takes_the_place_of_a_broader_one_unless_it_says_otherwise(metadata, replaces):
+    one = preset(volumes=[{"name": "v", "metadata": metadata}])
+    assert [volume.replaces for volume in one.volumes] == [replaces]
+
+
+def test_an_object_is_compiled_under_its_kind_and_name():
+    obj = KubeObject(
+        kind=api.NAMESPACED_KIND, metadata=ObjectMeta(name="a", namespace="b"), spec=raw({"env": env(A="1")})
+    )
+    one = compile_preset(obj)
+    assert str(one.key) == "PodPreset b/a"
+    assert repr(one) == "<PodPreset b/a>"
+    assert str(cluster_preset("c", env=env(A="1")).key) == "ClusterPodPreset c"

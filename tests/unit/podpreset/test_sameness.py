@@ -1,0 +1,54 @@
+"""What the API server fills in is no difference; everything else is."""
+
+import pytest
+
+from services.podpreset.sameness import same
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"configMap": {"name": "c"}}, {"configMap": {"name": "c", "defaultMode": 420}}),
+        ({"secret": {"secretName": "c"}}, {"secret": {"secretName": "c", "defaultMode": 420, "optional": False}}),
+        ({"hostPath": {"path": "/x"}}, {"hostPath": {"path": "/x", "type": ""}}),
+        ({"name": "v"}, {"name": "v", "emptyDir": {}}),
+        ({"fieldRef": {"fieldPath": "x"}}, {"fieldRef": {"fieldPath": "x", "apiVersion": "v1"}}),
+        ({"mountPath": "/x", "readOnly": False}, {"mountPath": "/x"}),
+        (
+            {"items": [{"serviceAccountToken": {"path": "t"}}]},
+            {"items": [{"serviceAccountToken": {"path": "t", "expirationSeconds": 3600}}]},
+        ),
+        ({"emptyDir": {"sizeLimit": "1024Mi"}}, {"emptyDir": {"sizeLimit": "1Gi"}}),
+        ({"emptyDir": {"sizeLimit": "1000"}}, {"emptyDir": {"sizeLimit": "1k"}}),
+        ({"emptyDir": {"sizeLimit": "1.5Gi"}}, {"emptyDir": {"sizeLimit": "1536Mi"}}),
+        ({"emptyDir": {"sizeLimit": "1e3"}}, {"emptyDir": {"sizeLimit": 1000}}),
+        ({"resourceFieldRef": {"divisor": "1"}}, {"resourceFieldRef": {"divisor": "1000m"}}),
+    ],
+)
+def test_what_means_the_same_is_the_same_both_ways(one, other):
+    assert same(one, other)
+    assert same(other, one)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"configMap": {"name": "c"}}, {"configMap": {"name": "d"}}),
+        ({"configMap": {"name": "c"}}, {"configMap": {"name": "c", "defaultMode": 256}}),
+        ({"configMap": {"name": "c"}}, {"configMap": {"name": "c", "defaultMode": 0}}),
+        ({"configMapRef": {"name": "c"}}, {"configMapRef": {"name": "c", "optional": True}}),
+        ({"name": "v"}, {"name": "v", "hostPath": {"path": "/"}}),
+        ({"fieldRef": {"fieldPath": "x"}}, {"fieldRef": {"fieldPath": "x", "apiVersion": "v2"}}),
+        ({"mountPath": "/x"}, {"mountPath": "/x", "readOnly": True}),
+        ({"items": [1, 2]}, {"items": [2, 1]}),
+        ({"items": [1]}, {"items": [1, 2]}),
+        ({"a": "x"}, {"a": ["x"]}),
+        ({"emptyDir": {"sizeLimit": "1Gi"}}, {"emptyDir": {"sizeLimit": "1G"}}),
+        ({"emptyDir": {"sizeLimit": "1Gi"}}, {"emptyDir": {"sizeLimit": "x"}}),
+        ({"emptyDir": {"sizeLimit": "x"}}, {"emptyDir": {"sizeLimit": "y"}}),
+        ({"path": "1024Mi"}, {"path": "1Gi"}),
+    ],
+)
+def test_what_differs_differs_both_ways(one, other):
+    assert not same(one, other)
+    assert not same(other, one)
