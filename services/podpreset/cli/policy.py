@@ -257,6 +257,9 @@ def _annotate(preset: Preset) -> str:
 # -- a variable ----------------------------------------------------------------------------------------------------
 
 
+_VALUE = "h.?value.orValue('')"
+
+
 def _env_changes(value: Value) -> str:
     """Return a test of `own`: whether the env becomes another."""
     absent = f"!own.exists(e, {_is_one_of(value)})"
@@ -274,25 +277,31 @@ def _is_one_of(value: Value) -> str:
 
 
 def _env(value: Value) -> str:
-    """Return the new env as an expression over `own`."""
+    """Return the new env as an expression over `own`.
+
+    `held` are the container's own entries of the variable; `now` is what they become: a list of one, or of none where
+    they stay as they are.
+    """
     first = "[" + ", ".join(f"dyn({_literal(entry)})" for entry in value.entries) + "]"
-    held = f"own.filter(e, {_is_one_of(value)})"
-    return f"[{held}].map(held, size(held) == 0 ? {first} + own : {_settled(value)})[0]"
+    if len(value.names) == 1 and not (value.multi or value.force):
+        settled = "own"
+    else:
+        settled = _let("now", _now(value), _settled(value))
+    return _let("held", f"own.filter(e, {_is_one_of(value)})", f"size(held) == 0 ? {first} + own : {settled}")
 
 
 def _settled(value: Value) -> str:
     """Return the env of a container that has the variable: its entries changed, the missing spelling behind them."""
-    kept = not (value.multi or value.force)
-    entry = "e" if kept else _changed(value)
-    if len(value.names) == 1 and kept:
-        return "own"
+    field = "value" if value.value_from is None else "valueFrom"
+    changed = f"dyn({{'name': dyn(e.name), '{field}': now[0]}})"
+    entry = f"(size(now) == 0 ? dyn(e) : {changed})"
     if len(value.names) == 1:
-        return f"own.map(e, {_is_one_of(value)} ? dyn({entry}) : dyn(e))"
+        return f"own.map(e, {_is_one_of(value)} ? {entry} : dyn(e))"
     upper, lower = map(_quote, value.names)
     other = f"(e.name == {upper} ? {lower} : {upper})"
-    lonely = f"!own.exists(o, o.name == {other}) && own.map(o, o.name).lastIndexOf(e.name) == j"
+    lonely = f"!held.exists(o, o.name == {other}) && own.map(o, o.name).lastIndexOf(e.name) == j"
     mirror = _let("m", entry, _renamed("m", other))
-    body = f"{_is_one_of(value)} ? ({lonely} ? [dyn({entry}), dyn({mirror})] : [dyn({entry})]) : [dyn(e)]"
+    body = f"{_is_one_of(value)} ? ({lonely} ? [{entry}, {mirror}] : [{entry}]) : [dyn(e)]"
     return f"own.transformList(j, e, {body}).flatten()"
 
 
@@ -303,52 +312,46 @@ def _renamed(entry: str, name: str) -> str:
     )
 
 
-def _changed(value: Value) -> str:
-    """Return an entry `e` of the variable as it becomes, over `held`, all entries of it that the container has."""
+def _now(value: Value) -> str:
+    """Return what becomes of `held`, the entries of the variable that the container has: `[new]`, or `[]`."""
+    if not (value.multi or value.force):
+        return "[]"
     dynamic = "held.exists(h, has(h.valueFrom))"
     if not value.multi:
-        if value.value_from is not None:
-            given = f"dyn({{'name': dyn(e.name), 'valueFrom': dyn({_literal(value.value_from)})}})"
-        else:
-            given = f"dyn({{'name': dyn(e.name), 'value': dyn({_quote(value.value)})}})"
-        return f"({dynamic} ? dyn(e) : {given})"
-    repeated = f"{' || '.join(f'held.filter(h, h.name == {_quote(name)}).size() > 1' for name in value.names)}"
-    texts = "held.map(h, h.?value.orValue(''))"
+        given = _quote(value.value) if value.value_from is None else _literal(value.value_from)
+        return f"({dynamic} ? [] : [dyn({given})])"
+    alone = [dynamic, *(f"held.filter(h, h.name == {_quote(name)}).size() > 1" for name in value.names)]
+    text = "held[0].?value.orValue('')"
     if len(value.names) > 1:  # the upper case counts where both are set
         upper = _quote(value.names[0])
-        first = f"(held.exists(h, h.name == {upper}) ? held.filter(h, h.name == {upper}) : held)[0].?value.orValue('')"
-    else:
-        first = "held[0].?value.orValue('')"
-    differ = f"[{texts}.map(t, {_items('t')}.map(x, x.lowerAscii()).join(','))].exists(n, n[0] != n[size(n) - 1])"
-    alone = [dynamic, repeated, differ] if len(value.names) > 1 else [dynamic, repeated]
+        text = f"(held.exists(h, h.name == {upper}) ? held.filter(h, h.name == {upper}) : held)[0].?value.orValue('')"
+        texts = f"held.map(h, {_items(_VALUE)}.map(x, x.lowerAscii()).join(','))"
+        alone.append(f"(size(held) > 1 && {_let('texts', texts, 'texts[0] != texts[1]')})")
     if not value.force:
         alone.append("text == ''")
-    return _let("text", first, f"({' || '.join(alone)} ? dyn(e) : {_merged(value)})")
+    return _let("text", text, f"({' || '.join(alone)} ? [] : {_merged(value)})")
 
 
 def _items(text: str) -> str:
     """Return the items of the list `text`: trimmed, none empty, none twice in any letter case."""
     trimmed = f"{text}.split(',').map(x, x.trim()).filter(x, x != '')"
-    return _let("all", trimmed, "all.transformList(k, x, all.map(y, y.lowerAscii()).indexOf(x.lowerAscii()) == k, x)")
+    unique = "all.transformList(k, x, low.indexOf(low[k]) == k, x)"
+    return _let("all", trimmed, _let("low", "all.map(y, y.lowerAscii())", unique))
 
 
 def _merged(value: Value) -> str:
-    """Return `e` with what its list `text` lacks of the preset's, as `services.proxyenv.lists` merges them."""
+    """Return `[new]` if the list `text` lacks an item, as `services.proxyenv.lists` merges them, else `[]`."""
     if value.force and value.strategy == api.REPLACE:
-        return f"(text == {_quote(value.value)} ? dyn(e) : {_entry_with(_quote(value.value))})"
+        return f"(text == {_quote(value.value)} ? [] : [dyn({_quote(value.value)})])"
     everything = _quote(lists.EVERYTHING)
     wanted = "[" + ", ".join(map(_quote, value.items)) + "]"
-    missing = f"{wanted}.filter(w, !items.exists(x, x.lowerAscii() == w.lowerAscii()))"
     if lists.EVERYTHING in value.items:
         joined = everything
     elif value.force and value.strategy == api.PREPEND:
-        rest = f"items.filter(x, !{wanted}.exists(w, w.lowerAscii() == x.lowerAscii()))"
-        joined = f"({wanted} + {rest}).join(',')"
+        known = "[" + ", ".join(_quote(item.lower()) for item in value.items) + "]"
+        joined = f"({wanted} + items.filter(x, !(x.lowerAscii() in {known}))).join(',')"
     else:
         joined = "(items + lacking).join(',')"
-    inner = _let("lacking", missing, f"size(lacking) == 0 ? dyn(e) : {_entry_with(joined)}")
-    return _let("items", _items("text"), f"items.exists(x, x == {everything}) ? dyn(e) : {inner}")
-
-
-def _entry_with(text: str) -> str:
-    return f"dyn({{'name': dyn(e.name), 'value': dyn({text})}})"
+    lacking = _let("low", "items.map(x, x.lowerAscii())", f"{wanted}.filter(w, !(w.lowerAscii() in low))")
+    changed = _let("lacking", lacking, f"size(lacking) == 0 ? [] : [dyn({joined})]")
+    return _let("items", _items("text"), f"{everything} in items ? [] : {changed}")
