@@ -8,19 +8,36 @@ Must not know: why a claim is made or ended.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from services.capv_integrator import api, claimobjects, metrics
-from services.capv_integrator.claimobjects import OwnerKey, owner_of
+from services.capv_integrator.caches import MACHINE
+from services.capv_integrator.claimobjects import OwnerKey, owner_of, read_claim
 from services.capv_integrator.pools import Refusal
 from services.runtime.kube.errors import AlreadyExists, Forbidden, NotFound
-from services.runtime.kube.objects import KubeObject, with_labels, without_finalizers
+from services.runtime.kube.objects import KubeObject, ObjectKey, with_labels, without_finalizers
 
 if TYPE_CHECKING:
     from services.capv_integrator.caches import Caches
     from services.capv_integrator.claimobjects import Claim, NewClaim
     from services.runtime.clock import Clock
     from services.runtime.kube.transport import Client
+
+
+_MARK_SECONDS = 0.02
+"""Between two conditions: a thousand machines that are served at once must not wait for courtesies."""
+
+
+class ClaimKey(NamedTuple):
+    """Identity of a claim over both kinds."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        """`IPAddressClaim ns/name`, the form used in logs."""
+        return f"{self.kind} {self.namespace}/{self.name}"
 
 
 class ClaimWriter:
@@ -66,19 +83,24 @@ class ClaimWriter:
         self._observe(await self._client.update(api.resource_of(obj), obj))
         metrics.CLAIMS.labels(owner.kind, "adopted").inc()
 
-    async def mark(self, claim: Claim, message: str) -> None:
-        """Let a claim say where its address was written. A courtesy: metal3's own definition drops conditions."""
-        uid = claim.obj.metadata.uid
-        current = self._caches.stores.claims[claim.obj.kind].get(claim.obj.key)
-        if uid in self._unmarkable or current is None:
+    async def mark(self, key: ClaimKey) -> None:
+        """Let a claim say where its address was written: a courtesy, at a pace that leaves the server to others.
+
+        metal3's own definition of an IPClaim drops conditions; such a claim is not told again.
+        """
+        current = self._caches.stores.claims[key.kind].get(ObjectKey(key.namespace, key.name))
+        claim = read_claim(current) if current is not None else None
+        if claim is None or current is None or current.metadata.uid in self._unmarkable:
             return
-        obj = claimobjects.written(claim._replace(obj=current), message, self._clock.now())
+        place = f"device {claim.place}" if claim.owner.kind == MACHINE else "control-plane endpoint"
+        obj = claimobjects.written(claim, f"{place} of {claim.owner}", self._clock.now())
         if obj is current:
             return
         answer = await self._client.update_status(api.resource_of(obj), obj)
         self._observe(answer)
         if not claimobjects.says_written(claim._replace(obj=answer)):
-            self._unmarkable.add(uid)
+            self._unmarkable.add(current.metadata.uid)
+        await self._clock.sleep(_MARK_SECONDS)
 
     async def release(self, claim: Claim, *, unchanged: bool) -> None:
         """End a claim; with `unchanged`, only as it was seen (else Conflict): it may have got its address meanwhile."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from services.capv_integrator import api, metrics, patches
 from services.capv_integrator.caches import MACHINE
+from services.capv_integrator.claims import ClaimKey
 from services.capv_integrator.decide import Plan, World, decide
 from services.capv_integrator.gather import gather
 from services.capv_integrator.pools import Refusal
@@ -25,6 +26,8 @@ from services.runtime.kube.objects import KubeObject, ObjectKey
 from services.runtime.kube.transport import PatchKind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from services.capv_integrator.api import PoolRef
     from services.capv_integrator.caches import Caches
     from services.capv_integrator.claimobjects import Claim, OwnerKey
@@ -54,14 +57,19 @@ class Reconciler:
         reporter: Reporter,
         clock: Clock,
         *,
+        queue_mark: Callable[[ClaimKey], None],
         orphan_grace: float,
     ) -> None:
-        """`orphan_grace`: seconds for which claims are kept whose owner this process never saw, as after a restore."""
+        """`queue_mark` a claim to be told that its address was written.
+
+        `orphan_grace`: seconds for which claims are kept whose owner this process never saw, as after a restore.
+        """
         self._client = client
         self._caches = caches
         self._claims = claims
         self._reporter = reporter
         self._clock = clock
+        self._queue_mark = queue_mark
         self._orphan_grace = orphan_grace
         self._missed_since: dict[OwnerKey, float] = {}
         self._left: dict[OwnerKey, dict[tuple[str, PoolRef], float]] = {}
@@ -99,7 +107,7 @@ class Reconciler:
                 await self._reporter.waits(world.key, refused.reason, refused)
                 raise ReconcileError(refused.message)
         for claim in plan.mark:
-            await self._claims.mark(claim, f"In the spec of {world.key}")
+            self._mark(claim)
         for claim in plan.release:
             await self._claims.release(claim, unchanged=True)
         if refusal is not None or waiting:
@@ -139,7 +147,10 @@ class Reconciler:
             assert claim.address is not None
             _LOG.info("Wrote an address", address=claim.address.text, place=label, claim=claim.name)
             await self._reporter.wrote(key, f"{label}: {claim.address.text} from {claim.pool}")
-            await self._claims.mark(claim, f"{label} of {key}")
+            self._mark(claim)
+
+    def _mark(self, claim: Claim) -> None:
+        self._queue_mark(ClaimKey(claim.obj.kind, claim.obj.metadata.namespace, claim.name))
 
     # Letting go
 

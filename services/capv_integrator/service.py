@@ -1,4 +1,4 @@
-"""The integrator put together: stores, reflectors and two controllers.
+"""The integrator put together: stores, reflectors and three controllers.
 
 Responsible for: wiring only; every rule is elsewhere.
 """
@@ -40,12 +40,15 @@ async def build(service: Service[IntegratorSettings]) -> None:
         controllers[key.kind].queue.add(key)
 
     caches = Caches(queue, waiting.keys)
+    claim_writer = ClaimWriter(service.client, caches, clock)
+    marks = Controller("capv-claim", claim_writer.mark, workers=1, clock=clock)
     reconciler = Reconciler(
         service.client,
         caches,
-        ClaimWriter(service.client, caches, clock),
+        claim_writer,
         Reporter(service.client, caches, waiting, events, clock),
         clock,
+        queue_mark=marks.queue.add,
         orphan_grace=settings.orphan_grace_seconds,
     )
     controllers: dict[str, Controller[OwnerKey]] = {
@@ -104,3 +107,4 @@ async def build(service: Service[IntegratorSettings]) -> None:
     manager.add_runnable("events", events.run, needs_leader=False, needs_caches=False)
     for controller in controllers.values():
         manager.add_controller(controller)
+    manager.add_controller(marks)
