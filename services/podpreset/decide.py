@@ -98,6 +98,8 @@ class _Case:
 
     def decide(self) -> tuple[Decision, PodEdits]:
         """Return the decision and its patch as edits."""
+        if self.ephemeral and not self.targets:
+            return Decision(Outcome.UNCHANGED), PodEdits()
         plan = self.plan
         effectives = [target.effective for target in self.targets]
         for effective in {id(effective): effective for effective in effectives}.values():

@@ -275,6 +275,15 @@ def test_an_ephemeral_container_mounts_what_the_pod_has_as_no_volume_can_be_adde
     assert decision.conflicts == ()
 
 
+def test_an_update_without_a_new_ephemeral_container_is_none_of_a_presets_business():
+    same = pod(ephemeralContainers=[container("first")])
+    presets = [
+        preset(name, conflictPolicy="Reject", volumes=[{"name": "v", "secret": {"secretName": name}}]) for name in "ab"
+    ]
+    decision, _ = admit(same, world(*presets), old=same, **EPHEMERAL)
+    assert decision.outcome is Outcome.UNCHANGED
+
+
 def test_an_ephemeral_container_gets_no_mount_of_a_part():
     parts = {**MOUNTED, "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "x"}]}
     new = pod(ephemeralContainers=[container("debug")], volumes=MOUNTED["volumes"])
