@@ -34,7 +34,8 @@ def prepare(keys, root):
     folders = {name: str(root / name) for name in ("cloud_dir", "run_dir", "templates_dir")}
     configuration = root / "cloud.cfg"
     system = {"distro": "debian", "paths": folders}
-    configuration.write_text(json.dumps({"datasource_list": ["VMware"], "system_info": system, "users": []}))
+    settings = {"datasource_list": ["VMware"], "system_info": system, "users": [], "def_log_file": str(root / "log")}
+    configuration.write_text(json.dumps(settings))
     os.environ["CLOUD_CFG"] = str(configuration)
 
 
@@ -62,7 +63,7 @@ def rendered(config, root):
             except TypeError:  # older ones tell the state nothing of the renderer
                 state = network_state.parse_net_config_data(config)
             renderer.render_network_state(state, target=str(target))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - how a renderer fails is an answer
             found[name] = {"error": f"{type(error).__name__}: {error}"}
             continue
         files = [path for path in sorted(target.rglob("*")) if path.is_file()]

@@ -1,0 +1,27 @@
+"""`groundwork machine`: the subcommands, each in a module of its own.
+
+Responsible for: putting the subcommands together. Exit codes: 0 done, 2 the command could not do its work.
+Must not know: what a subcommand does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from services import console
+from services.console import CommandLine
+from services.machine_controller.cli import kubevip
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MODULES = (kubevip,)
+
+
+def main(arguments: Sequence[str], program: str = "groundwork machine") -> int:
+    """Run the command line; returns the exit code."""
+    parser = CommandLine(prog=program, description="Machines on vSphere: what they are given at their first boot.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for module in MODULES:
+        module.add(commands)
+    return console.run(parser, arguments)
