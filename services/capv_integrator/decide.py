@@ -200,7 +200,8 @@ class _Serving:
             self.used.append(bound[0])
             self.release += [c for c in fitting if c is not bound[0] and c not in self._kept]
             return
-        current = min(fitting, key=lambda c: c.name, default=None)
+        # Two of them are what a crash in the middle of a move leaves.
+        current = min(fitting, key=lambda c: (c.refusal is not None, c.name), default=None)
         if current is None:
             self._create(family, choose(candidates, self._taken).ref)
             self._say_if_exhausted(candidates)

@@ -6,6 +6,7 @@ import pytest
 
 from services.capv_integrator import api
 from services.capv_integrator.caches import CLUSTER
+from services.capv_integrator.claimobjects import NewClaim
 from services.capv_integrator.names import ENDPOINT
 from tests.unit.capv_integrator.worlds import NET, NS, Site, names
 
@@ -184,6 +185,16 @@ def test_both_families_are_claimed_and_written_together(site):
     ]
 
 
+def test_one_family_alone_is_never_written(site):
+    site.pool("v4")
+    site.machine()
+    site.serve()
+    site.bind(site.only_claim(), "10.0.0.10")
+    site.pool("v6", first="fd00::10")
+    plan = site.plan()
+    assert (pools(plan), plan.answers) == ([("0", "v6")], ())
+
+
 def test_an_address_without_a_prefix_is_refused(site):
     site.pool()
     site.machine()
@@ -328,6 +339,40 @@ def test_a_claim_that_is_bound_after_all_wins_over_the_move(site):
     plan = site.plan()
     assert [names(claims) for _, claims in plan.answers] == [[first.name]]
     assert names(plan.release) == [site.name_of(new)]
+
+
+def test_of_two_claims_that_a_crash_left_the_one_that_may_get_something_stays(site):
+    machine = site.machine()
+    for name in ("a", "b"):
+        site.pool(name, free=1)
+        (new,) = site.plan().create
+        site.create(machine, new)
+        site.pool(name, labels={})
+    for name in ("a", "b"):
+        site.pool(name, free=1)
+    for refused in sorted(site.claims(), key=lambda claim: claim.name):
+        site.refuse(refused)
+        plan = site.plan()
+        assert names(plan.release) == [refused.name]
+        assert plan.create == ()
+        site.change(refused.obj, status={})
+
+
+def test_the_claim_whose_address_was_written_goes_before_any_other(site, written):
+    site.pool("other")
+    machine = site.store("VSphereMachine").values()[0]
+    site.change(machine, spec={"network": {"devices": NET}})
+    new = NewClaim("IPAddressClaim", "0", "ipv4", written.pool._replace(name="other"))
+    for _ in range(20):  # until its name goes before the other's
+        new = new._replace(pool=new.pool._replace(name=f"{new.pool.name}x"))
+        if site.name_of(new) < written.name:
+            break
+    site.create(machine, new)
+    (other,) = [claim for claim in site.claims() if claim.name != written.name]
+    site.bind(other, "10.0.0.11")
+    plan = site.plan()
+    assert [names(claims) for _, claims in plan.answers] == [[written.name]]
+    assert names(plan.release) == [other.name]
 
 
 def test_another_choice_of_pool_before_the_address_is_written_moves_the_claim(site):

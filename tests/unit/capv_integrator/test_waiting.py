@@ -57,6 +57,11 @@ OVERLAID = {
         [{"networkName": "a"}, {"networkName": "b"}],
         [("a", True), ("b", True)],
     ),
+    "the VSphereVM still has the address of a device that was taken out": (
+        [{"networkName": "t"}],
+        [{"networkName": "a"}, {"networkName": "b", "ipAddrs": ["10.0.0.5/24"]}],
+        [("a", True), ("b", True)],
+    ),
     "the domain has fewer": (
         [{"networkName": "t"}, {"networkName": "u"}],
         [{"networkName": "a"}],
