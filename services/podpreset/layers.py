@@ -95,8 +95,8 @@ class Effective(NamedTuple):
 
     presets: tuple[Preset, ...]
     values: tuple[Value, ...]
-    spelled: frozenset[str]
-    """Every name in `values`, in lower case where letter case does not count."""
+    positions: dict[str, int]
+    """Where in `values` each name is, in lower case where letter case does not count."""
     env: tuple[Json, ...]
     sources: tuple[Held[Source], ...]
     mounts: tuple[Held[Mount], ...]
@@ -129,11 +129,11 @@ def fold(presets: Sequence[Preset], volumes: Volumes, facts: Facts, *, ignore_ca
     if any(held.item.volume == cabundle.VOLUME for held in mounts):
         _add_ca_variables(volumes.held[cabundle.VOLUME].owners[0], values, windows=ignore_case)
     whole = tuple([replace(value, entries=_entries(value)) for value in values.values()])
-    spelled = [name for value in whole for name in value.names]
+    spelled = [(name, at) for at, value in enumerate(whole) for name in value.names]
     return Effective(
         presets=tuple(presets),
         values=whole,
-        spelled=frozenset(name.lower() for name in spelled) if ignore_case else frozenset(spelled),
+        positions={name.lower() if ignore_case else name: at for name, at in spelled},
         env=tuple([entry for value in whole for entry in value.entries]),
         sources=_fold_sources(presets, conflicts),
         mounts=mounts,

@@ -40,25 +40,23 @@ def merge_env(
     rows: Rows | None = None,
 ) -> None:
     """Merge the variables. Those that need one of the volumes `withheld` are left out."""
-    env = container.env or ()
-    if rows is None and not withheld:
-        names = {own.name.lower() for own in env} if ignore_case else {own.name for own in env}
-        if effective.spelled.isdisjoint(names):
-            edits.first = effective.env
-            return
+    positions = effective.positions
     owned: dict[str, Owned] = {}
-    for index, own in enumerate(env):
+    for index, own in enumerate(container.env or ()):
         name = own.name.lower() if ignore_case else own.name
-        if name in effective.spelled:
+        if name in positions:
             owned.setdefault(name, []).append((index, own))
+    if rows is None and not withheld and not owned:
+        edits.first = effective.env
+        return
+    met = {positions[name] for name in owned}
     first: list[Json] = []
-    for value in effective.values:
-        held = [owned.get(name.lower() if ignore_case else name, []) for name in value.names]
+    for at, value in enumerate(effective.values):
         if value.volume and value.volume in withheld:
-            if rows is not None and not any(held):
+            if rows is not None and at not in met:
                 rows += [row._replace(value=None) for row in _rows(container, value, value.names, Fate.UNAVAILABLE)]
-            continue
-        if any(held):
+        elif at in met:
+            held = [owned.get(name.lower() if ignore_case else name, []) for name in value.names]
             _Meeting(container, value, held, edits, rows).settle()
         else:
             first += value.entries
