@@ -22,7 +22,7 @@ from services.capv_integrator.pools import Refusal
 from services.runtime import log
 from services.runtime.controller import ReconcileError, Result
 from services.runtime.kube.errors import BadRequest, Forbidden, Invalid, NotFound
-from services.runtime.kube.objects import KubeObject, ObjectKey
+from services.runtime.kube.objects import KubeObject, ObjectKey, same_json
 from services.runtime.kube.transport import PatchKind
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Reconciler:
             return True
         if world.owner is None or fresh is None:
             raise _ChangedError
-        if fresh.metadata.uid != world.owner.metadata.uid or fresh.spec != world.owner.spec:
+        if fresh.metadata.uid != world.owner.metadata.uid or not same_json(fresh.spec, world.owner.spec):
             raise _ChangedError
         return True
 
