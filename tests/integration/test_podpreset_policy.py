@@ -224,6 +224,6 @@ async def test_a_large_pod_is_within_what_expressions_may_cost(kube, namespace, 
         *env(NO_PROXY=",".join(f"host-{at}" for at in range(40))),
     ]
     obj = pod([])
-    obj["spec"]["containers"] = [{"name": f"c{at}", "image": "x", "env": own} for at in range(15)]
+    obj["spec"]["containers"] = [{"name": f"c{at}", "image": "x", "env": own} for at in range(60)]
     got = await created(kube, namespace, obj)
     assert environment(got) == environment(by_the_webhook(preset, obj, namespace))

@@ -195,33 +195,26 @@ def _let(name: str, value: str, body: str) -> str:
     return f"[{value}].map({name}, {body})[0]"
 
 
-def _for_containers(preset: Preset, field: str, new: str, changes: str) -> str:
-    """Return an expression that gives `field` of each selected container the value `new` if `changes`.
+def _for_containers(preset: Preset, field: str, new: str, changes: str = "") -> str:
+    """Return an expression that gives `field` of each selected container the value `new`, if it `changes`.
 
-    Both are expressions over the container `c` and `own`, its present list.
+    Both are expressions over `own`, what the field has now. A group is its name and its containers.
     """
-    return " + ".join(_for_group(preset, group, field, new, changes) for group in _GROUPS)
-
-
-def _for_group(preset: Preset, group: str, field: str, new: str, changes: str) -> str:
+    groups = ", ".join(f"[dyn({_quote(name)}), dyn(object.spec.?{name}.orValue([]))]" for name in _GROUPS)
     own = f"c.?{field}.orValue([])"
-    value = _let("own", own, new)
-    test = f"{_selected(preset, group)}[{own}].exists(own, {changes})"
-    patch = f"JSONPatch{{op: 'add', path: '/spec/{group}/' + string(i) + '/{field}', value: {value}}}"
-    return f"object.spec.?{group}.orValue([]).transformList(i, c, {test}, {patch})"
+    tests = [*_selected(preset), *([_let("own", own, changes)] if changes else [])]
+    path = f"'/spec/' + group[0] + '/' + string(i) + '/{field}'"
+    patch = f"JSONPatch{{op: 'add', path: {path}, value: {_let('own', own, new)}}}"
+    return f"[{groups}].map(group, group[1].transformList(i, c, {' && '.join(tests) or 'true'}, {patch})).flatten()"
 
 
-def _selected(preset: Preset, group: str) -> str:
+def _selected(preset: Preset) -> Iterator[str]:
     selector = preset.spec.container_selector
-    if selector is None:
-        return ""
-    tests = []
-    if group == "initContainers" and not selector.init:
-        tests.append("c.?restartPolicy.orValue('') == 'Always'")
-    if selector.names:
-        globs = [_glob(glob) for glob in selector.names]
-        tests.append(f"c.name.matches({_quote('^(' + '|'.join(globs) + ')$')})")
-    return "".join(f"{test} && " for test in tests)
+    if selector is not None and not selector.init:
+        yield f"(group[0] == {_quote(_GROUPS[0])} || c.?restartPolicy.orValue('') == 'Always')"
+    if selector is not None and selector.names:
+        globs = "|".join(map(_glob, selector.names))
+        yield f"c.name.matches({_quote(f'^({globs})$')})"
 
 
 def _glob(glob: str) -> str:
@@ -261,15 +254,10 @@ _VALUE = "h.?value.orValue('')"
 
 
 def _env_changes(value: Value) -> str:
-    """Return a test of `own`: whether the env becomes another."""
-    absent = f"!own.exists(e, {_is_one_of(value)})"
-    tests = [absent]
-    if len(value.names) > 1:
-        some = " && ".join(f"own.exists(e, e.name == {_quote(name)})" for name in value.names)
-        tests.append(f"!({some})")
+    """Return a test of `own` that holds where the env may become another; none where that takes as long to find out."""
     if value.multi or value.force:
-        tests.append(f"own.exists(e, {_is_one_of(value)})")
-    return " || ".join(f"({test})" for test in tests) if tests != [absent] else absent
+        return ""
+    return f"!({' && '.join(f'own.exists(e, e.name == {_quote(name)})' for name in value.names)})"
 
 
 def _is_one_of(value: Value) -> str:
@@ -283,25 +271,28 @@ def _env(value: Value) -> str:
     they stay as they are.
     """
     first = "[" + ", ".join(f"dyn({_literal(entry)})" for entry in value.entries) + "]"
-    if len(value.names) == 1 and not (value.multi or value.force):
-        settled = "own"
+    if value.multi or value.force:
+        settled = _let("now", _now(value), _settled(value, _CHANGED[value.value_from is None]))
     else:
-        settled = _let("now", _now(value), _settled(value))
+        settled = _settled(value, "e")
     return _let("held", f"own.filter(e, {_is_one_of(value)})", f"size(held) == 0 ? {first} + own : {settled}")
 
 
-def _settled(value: Value) -> str:
+_CHANGED = {
+    literal: f"(size(now) == 0 ? dyn(e) : dyn({{'name': dyn(e.name), '{field}': now[0]}}))"
+    for literal, field in ((True, "value"), (False, "valueFrom"))
+}
+
+
+def _settled(value: Value, entry: str) -> str:
     """Return the env of a container that has the variable: its entries changed, the missing spelling behind them."""
-    field = "value" if value.value_from is None else "valueFrom"
-    changed = f"dyn({{'name': dyn(e.name), '{field}': now[0]}})"
-    entry = f"(size(now) == 0 ? dyn(e) : {changed})"
     if len(value.names) == 1:
-        return f"own.map(e, {_is_one_of(value)} ? {entry} : dyn(e))"
+        return "own" if entry == "e" else f"own.map(e, {_is_one_of(value)} ? {entry} : dyn(e))"
     upper, lower = map(_quote, value.names)
     other = f"(e.name == {upper} ? {lower} : {upper})"
     lonely = f"!held.exists(o, o.name == {other}) && own.map(o, o.name).lastIndexOf(e.name) == j"
-    mirror = _let("m", entry, _renamed("m", other))
-    body = f"{_is_one_of(value)} ? ({lonely} ? [{entry}, {mirror}] : [{entry}]) : [dyn(e)]"
+    mirrored = _let("m", f"dyn({entry})", f"[m, {_renamed('m', other)}]")
+    body = f"{_is_one_of(value)} ? ({lonely} ? {mirrored} : [dyn({entry})]) : [dyn(e)]"
     return f"own.transformList(j, e, {body}).flatten()"
 
 
@@ -314,8 +305,6 @@ def _renamed(entry: str, name: str) -> str:
 
 def _now(value: Value) -> str:
     """Return what becomes of `held`, the entries of the variable that the container has: `[new]`, or `[]`."""
-    if not (value.multi or value.force):
-        return "[]"
     dynamic = "held.exists(h, has(h.valueFrom))"
     if not value.multi:
         given = _quote(value.value) if value.value_from is None else _literal(value.value_from)
