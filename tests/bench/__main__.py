@@ -1,7 +1,8 @@
-"""Measure the allocator: `python -m tests.bench [ipam] [--full] [--sizes N,N] [--json PATH]`, or `make bench`.
+"""Measure: `python -m tests.bench [ipam|podpreset] [--full] [--sizes N,N] [--json PATH]`, or `make bench` for both.
 
-The default takes about seven minutes on two idle cores, `--full` about an hour. Speed never fails the bench; its exit
-code is 1 when something was incorrect: an address given twice, a claim without one, a process that died.
+The allocator takes about seven minutes on two idle cores, with `--full` about an hour, the webhook about one. Speed
+never fails the bench; its exit code is 1 when something was incorrect: an address given twice, a claim without one, a
+pod without its preset, a process that died.
 """
 
 from __future__ import annotations
@@ -13,25 +14,31 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tests.bench import decisions, ipam, report
+from tests.bench import decisions, ipam, podpreset, report
 from tests.bench.load import BenchError
 from tools.progress import say, step
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SIZES = (500, 2_000)
 FULL_SIZES = (500, 1_000, 2_000, 5_000, 10_000)
 STEADY, STEADY_PACE = 300, 20.0
 PARTS = ("pairs", "steady", "restart", "decisions", "memory")
+PODPRESET_PARTS = ("pods", "handler")
+SERVICES = ("ipam", "podpreset")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=(__doc__ or "").partition("\n\n")[2])
-    parser.add_argument("what", nargs="?", choices=["ipam"], default="ipam", help="the service (default: %(default)s)")
+    parser.add_argument("what", nargs="?", choices=SERVICES, help="the service (default: all)")
     parser.add_argument("--full", action="store_true", help="all sizes, and memory with 50,000 claims")
     parser.add_argument("--sizes", type=_sizes, metavar="N,N", help=f"numbers of claims (default: {SIZES})")
     parser.add_argument("--pairs", type=int, default=2, metavar="N", help="runs of each size (default: %(default)s)")
-    parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; repeatable")
+    parts = PARTS + PODPRESET_PARTS
+    parser.add_argument("--only", choices=parts, action="append", help="this part alone; repeatable")
     parser.add_argument("--workers", type=int, metavar="N", help="workers of both parties (default: the allocator's)")
     parser.add_argument("--uvloop", action=argparse.BooleanOptionalAction, help="event loop of both parties")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there too")
@@ -67,8 +74,8 @@ def _pair(count: int, options: ipam.Options, *, pace: float | None = None) -> di
     }
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run the parts that were asked for and return all figures."""
+def measure_allocator(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run the allocator's parts that were asked for and return all figures."""
     options = ipam.Options(arguments.workers, arguments.uvloop)
     default = PARTS if arguments.full else PARTS[:-1]
     parts = arguments.only or default
@@ -91,24 +98,47 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
+def measure_webhook(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run the webhook's parts that were asked for and return all figures."""
+    parts = [part for part in arguments.only or PODPRESET_PARTS if part in PODPRESET_PARTS]
+    return podpreset.measure(parts, podpreset.Options(arguments.uvloop))
+
+
 def main() -> int:
     """Measure, print, and say by the exit code whether everything was correct."""
     arguments = _arguments()
     incorrect: list[BaseException] = []
     results: dict[str, Any] = {}
+    wanted = [arguments.what] if arguments.what else [name for name in SERVICES if _asked(name, arguments.only)]
     try:
-        results = measure(arguments)
+        if "podpreset" in wanted:
+            results["podpreset"] = measure_webhook(arguments)
+        if "ipam" in wanted:
+            results |= measure_allocator(arguments)
     except* BenchError as errors:
         incorrect = _leaves(errors)
     if incorrect:
         for error in incorrect:
             say(f"INCORRECT: {error}")
         return 1
-    results["targets"] = [target._asdict() for target in report.targets(results)]
-    print(report.text(results))
+    found = []
+    if "podpreset" in wanted:
+        found = podpreset.targets(results["podpreset"])
+        print(podpreset.text(results["podpreset"]))
+        print(report.promises(found))
+    if "ipam" in wanted:
+        found += report.targets(results)
+        print(report.text(results))
+    results["targets"] = [target._asdict() for target in found]
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n")
     return 0
+
+
+def _asked(service: str, only: Sequence[str] | None) -> bool:
+    """Whether one of the parts that were asked for is of a service."""
+    parts = PARTS if service == "ipam" else PODPRESET_PARTS
+    return only is None or any(part in parts for part in only)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -115,10 +115,13 @@ def text(results: dict[str, Any]) -> str:
         lines += ["Decisions alone, one core, no I/O"]
         lines += [f"  {name:62} {rate:>10,.0f}/s" for name, rate in results["decisions"].items()]
         lines += [""]
-    lines.append("Targets")
+    return "\n".join([*lines, promises(targets(results))])
+
+
+def promises(found: Sequence[Target]) -> str:
+    """Targets and what became of them, for a terminal."""
     marks = {True: "met", False: "MISSED", None: "-"}
-    lines += [f"  {marks[t.met]:6}  {t.text}: {t.measured}" for t in targets(results)]
-    return "\n".join(lines)
+    return "\n".join(["Targets", *(f"  {marks[t.met]:6}  {t.text}: {t.measured}" for t in found), ""])
 
 
 _HEAD = (

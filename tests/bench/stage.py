@@ -69,7 +69,7 @@ def stage() -> Iterator[Stage]:
     with Cluster.temporary() as cluster:
         cluster.install_crds(_CRDS, *capi.crds())
         cluster.apply(*load.manifests())
-        allowed = [(group, "*") for group in _GROUPS]
+        allowed = [(group, "*") for group in _GROUPS] + [("", "pods")]
         allowed += [(other.group, other.plural) for other in (LEASES, EVENTS, CUSTOM_RESOURCE_DEFINITIONS)]
         rules = [{"apiGroups": [group], "resources": [plural], "verbs": ["*"]} for group, plural in allowed]
         ready = Stage(cluster, cluster.service_account_kubeconfig("groundwork-system", "bench", rules))

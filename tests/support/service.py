@@ -60,6 +60,11 @@ class ServiceProcess:
         self._daemon.start(self._command, tethered=True)
         self._daemon.wait_ready(self._ready, timeout=_START_SECONDS)
 
+    @property
+    def pid(self):
+        """Its process id, None when it does not run."""
+        return self._daemon.pid
+
     def stop(self):
         self._daemon.stop()
 
