@@ -122,13 +122,13 @@ class Inventory:
     async def resource_pool(self, datacenter: Found, name: str = "", *, cluster: Cluster | None = None) -> Found:
         """Return a resource pool.
 
-        Without a name: the root pool of `cluster`, or the only root pool there is. A path may end at a pool
-        ("DC0_C0/Resources/prod") or at a cluster, which stands for its root pool. With `cluster`, bare names are
-        looked for in it alone.
+        Without a name ("*" and "*/Resources" are none): the root pool of `cluster`, or the only root pool there is.
+        A path may end at a pool ("DC0_C0/Resources/prod") or at a cluster, which stands for its root pool. With
+        `cluster`, bare names are looked for in it alone.
         """
 
         def work(api: Api) -> Found:
-            if name:
+            if name not in _ANY_POOL:
                 return _named_pool(api, datacenter, name, cluster)
             if cluster is not None:
                 return lookup.with_path(api, Found(cluster.root_pool, "Resources"))
@@ -233,6 +233,7 @@ class Inventory:
                 del self._kept[key]
 
 
+_ANY_POOL: Final = ("", "*", "*/Resources")
 _CLUSTER_PATHS: Final = ("name", "host", "datastore", "network", "resourcePool")
 
 

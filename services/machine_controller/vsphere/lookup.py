@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import msgspec
 
 from services.machine_controller.vsphere.errors import Ambiguous, NotFound
-from services.machine_controller.vsphere.properties import read, read_below, read_many
+from services.machine_controller.vsphere.properties import read, read_below, read_upwards
 from services.machine_controller.vsphere.refs import ref
 from services.machine_controller.vsphere.values import Found, Ref
 
@@ -103,16 +103,12 @@ def with_path(api: Api, found: Found) -> Found:
 
 
 def paths(api: Api, references: Iterable[Ref]) -> dict[Ref, str]:
-    """Inventory paths of objects, decoded; what is gone is left out. One call for each level of the deepest."""
+    """Inventory paths of objects, decoded, in one call; what is gone is left out."""
     wanted = list(references)
-    known: dict[Ref, tuple[str, Ref | None]] = {}
-    level = list(wanted)
-    while level:
-        found = read_many(api, level, "name", "parent")
-        for reference, properties in found.items():
-            parent = properties.get("parent")
-            known[reference] = (decoded(properties.get("name", "")), ref(parent) if parent is not None else None)
-        level = list({parent for _, parent in (known[r] for r in found) if parent is not None and parent not in known})
+    known = {
+        reference: (decoded(properties.get("name", "")), ref(properties["parent"]) if "parent" in properties else None)
+        for reference, properties in read_upwards(api, wanted, "name", "parent").items()
+    }
     return {reference: _joined(reference, known) for reference in wanted if reference in known}
 
 

@@ -1,6 +1,6 @@
 """Storage policies: finding one, and which datastores fit it.
 
-vCenter serves them beside the inventory, at /pbm/sdk, with the same session.
+vCenter serves them beside the inventory, at /pbm, with the same session.
 """
 
 from __future__ import annotations

@@ -60,6 +60,19 @@ def read_below(api: Api, root: Ref, type_: str, *paths: str) -> dict[Ref, Proper
         view.DestroyView()
 
 
+def read_upwards(api: Api, references: Iterable[Ref], *paths: str) -> dict[Ref, Properties]:
+    """Properties of each inventory object that exists, and of everything above it up to the root folder."""
+    wanted = list(dict.fromkeys(references))
+    if not wanted:
+        return {}
+    again = _COLLECTOR.SelectionSpec(name="up")
+    up = _COLLECTOR.TraversalSpec(name="up", type=vim.ManagedEntity, path="parent", skip=False, selectSet=[again])
+    objects = [_COLLECTOR.ObjectSpec(obj=api.object(reference), skip=False, selectSet=[up]) for reference in wanted]
+    spec = _filter({"ManagedEntity"}, paths, objects)
+    spec.reportMissingObjectsInResults = True
+    return _by_ref(_retrieve(api, [spec]))
+
+
 def _filter(types: Iterable[str], paths: Sequence[str], objects: list[Any]) -> Any:
     properties = [_COLLECTOR.PropertySpec(type=type_of(name), pathSet=list(paths), all=False) for name in sorted(types)]
     return _COLLECTOR.FilterSpec(propSet=properties, objectSet=objects)

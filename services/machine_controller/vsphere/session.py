@@ -65,7 +65,7 @@ class Api:
             build=content.about.build or "",
             instance_uuid=content.about.instanceUuid or "",
         )
-        self._policies: Any = None
+        self._policies: tuple[wire.Stub, Any] | None = None
 
     def object(self, reference: Ref) -> Any:
         """Return the managed object behind a reference."""
@@ -74,8 +74,15 @@ class Api:
     def policies(self, connect: Callable[[wire.Stub], Any]) -> Any:
         """Return what `connect` makes of a stub for the storage policy service, made once for each session."""
         if self._policies is None:
-            self._policies = connect(self.stub.sibling("/pbm/sdk", wire.PBM_VERSION))
-        return self._policies
+            stub = self.stub.sibling("/pbm", wire.PBM_VERSION)
+            self._policies = stub, connect(stub)
+        return self._policies[1]
+
+    def close(self) -> None:
+        """Close what is idle, and what comes back from now on."""
+        self.stub.close()
+        if self._policies is not None:
+            self._policies[0].close()
 
 
 class Session:
@@ -167,7 +174,7 @@ class Session:
         if self._api is not api:
             return  # somebody else noticed first; the present session is a new one
         self._api = None
-        api.stub.close()
+        api.close()
         self._tell()
 
     async def aclose(self) -> None:
@@ -236,7 +243,7 @@ class Session:
         # Best effort: a session that cannot be ended expires.
         with contextlib.suppress(VSphereError):
             await self.attempt("Logout", lambda a: a.content.sessionManager.Logout(), api, seconds=_SIGN_OUT_SECONDS)
-        api.stub.close()
+        api.close()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

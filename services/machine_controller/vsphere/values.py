@@ -174,6 +174,11 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         """Whether it has ended, well or not."""
         return self.state in (TaskState.SUCCESS, TaskState.ERROR)
 
+    @property
+    def is_clone(self) -> bool:
+        """Whether it clones its entity ("VirtualMachine.clone"; the simulator says "cloneVm")."""
+        return self.operation.rpartition(".")[2] in ("clone", "cloneVm")
+
 
 class Gone(msgspec.Struct, frozen=True):
     """A followed object does not exist any more: destroyed, or (a task) forgotten, which vCenter does after minutes."""

@@ -103,7 +103,7 @@ class Connection(http.client.HTTPConnection):
 
 
 class Stub(StubBase):  # type: ignore[misc] # taken as untyped
-    """A SOAP endpoint of one vCenter: /sdk, or /pbm/sdk with the session of the former."""
+    """A SOAP endpoint of one vCenter: /sdk, or /pbm with the session of the former."""
 
     def __init__(
         self,
