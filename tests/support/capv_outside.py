@@ -48,10 +48,11 @@ def devices(obj):
 
 
 def ips(obj):
-    """Static addresses of a machine or VM, or the endpoint of a cluster."""
+    """Static addresses of a machine or VM, or the endpoint of a cluster, which may be a name."""
     host = obj["spec"].get("controlPlaneEndpoint", {}).get("host")
-    texts = [host] if host else [text for device in devices(obj) for text in device.get("ipAddrs", [])]
-    return [str(ipaddress.ip_interface(text).ip) for text in texts]
+    if host:
+        return [host]
+    return [str(ipaddress.ip_interface(text).ip) for device in devices(obj) for text in device.get("ipAddrs", [])]
 
 
 def held(state):

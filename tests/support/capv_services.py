@@ -50,6 +50,10 @@ class InProcess:
     def integrator(cls, kubeconfig, namespaces, **settings):
         return cls(integrator, IntegratorSettings, kubeconfig, watch_namespace=tuple(namespaces), **settings)
 
+    @property
+    def running_now(self):
+        return self._task is not None
+
     async def start(self):
         """Return when it is ready."""
         clock = SystemClock()

@@ -29,6 +29,7 @@ CLONED_FROM_KIND = "cluster.x-k8s.io/cloned-from-groupkind"
 STATIC = {"networkName": "VM Network"}
 SECRETS = Resource("", "v1", "secrets", "Secret", namespaced=True)
 ENDPOINT = "10.255.255.1"
+BARRIER = "barrier-"
 
 
 class Options(NamedTuple):
@@ -64,8 +65,7 @@ class World:
         self.cluster_api = ClusterApi(kube.client, spaces, versions=self.versions)
         self.gc = GarbageCollector(kube.client, spaces, versions=self.versions) if options.gc else None
         self.allocator = InProcess.allocator(kubeconfig, spaces) if options.allocator else None
-        settings = {"orphan_grace_seconds": 0, **options.integrator}
-        self.integrators = [InProcess.integrator(kubeconfig, spaces, **settings) for _ in range(options.integrators)]
+        self.integrators = [self.other_integrator(**options.integrator) for _ in range(options.integrators)]
 
     @classmethod
     @asynccontextmanager
@@ -86,6 +86,11 @@ class World:
             yield world
         assert world.mistakes.records == []
         assert [part.mistakes for part in (world.capv, world.cluster_api) if part.mistakes] == []
+
+    def other_integrator(self, **settings):
+        """One more integrator, not started."""
+        settings = {"orphan_grace_seconds": 0, **settings}
+        return InProcess.integrator(self.kubeconfig, self.namespaces, **settings)
 
     @property
     def integrator(self):
@@ -258,9 +263,13 @@ class World:
         return [obj for obj in found if name in {ref["name"] for ref in obj["metadata"].get("ownerReferences", [])}]
 
     async def nothing_left(self):
-        """Wait until no claim exists and no address is held."""
+        """Wait until no claim exists and no address is held; those of `settled` do not count."""
         for namespace in self.namespaces:
-            await eventually(lambda namespace=namespace: self.claims(namespace), lambda claims: claims == {})
+
+            async def left(namespace=namespace):
+                return [name for name in await self.claims(namespace) if not name.startswith(BARRIER)]
+
+            await eventually(left, lambda names: names == [])
         await self.tenant.nothing_held()
 
     async def refused(self, name, reason, *texts, resource=None, namespace=None):
@@ -288,7 +297,7 @@ class World:
         Watches keep order within a resource and the queue is first in, first out: when a machine whose Cluster, pool
         and Machine were made just now has been served, all earlier changes were seen.
         """
-        name = f"barrier-{uuid.uuid4().hex[:8]}"
+        name = f"{BARRIER}{uuid.uuid4().hex[:8]}"
         namespace = namespace or self.namespace
         tenant = next(tenant for tenant in self.tenants if tenant.namespace == namespace)
         await tenant.pool(name, "192.0.2.1-192.0.2.1", domain=name)
