@@ -176,4 +176,9 @@ def test_every_example_has_only_fields_that_its_definition_has(block):
             known = {row.name for row in docs.fields("spec", schemas[group, obj["kind"]]["properties"]["spec"])}
             assert {f"`spec.{name}`" for name in obj["spec"]} <= known
         else:
-            assert group in {"ipam.cluster.x-k8s.io", "cluster.x-k8s.io"}
+            assert group in {
+                "cluster.x-k8s.io",
+                "infrastructure.cluster.x-k8s.io",
+                "ipam.cluster.x-k8s.io",
+                "rbac.authorization.k8s.io",
+            }

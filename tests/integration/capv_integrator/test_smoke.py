@@ -1,12 +1,19 @@
-"""The integrator and the allocator as processes, on CAPV's and Cluster API's own definitions: the main road."""
+"""The integrator and the allocator as processes, on CAPV's and Cluster API's own definitions: the main road.
+
+The integrator may do what its reference page says and nothing else.
+"""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 
 from services.capv_integrator import api
 from tests.support.allocator import Allocator
-from tests.support.kube import Kube, eventually, manifest
+from tests.support.kube import NAMESPACES, Kube, eventually, manifest
 from tests.support.service import ServiceProcess
 from tools import capi
 
@@ -14,6 +21,9 @@ MACHINES, VSPHERE_MACHINES = api.MACHINES[0], api.VSPHERE_MACHINES[0]
 CLUSTERS, VSPHERE_CLUSTERS = api.CLUSTERS[0], api.VSPHERE_CLUSTERS[0]
 TEMPLATES, VSPHERE_VMS = api.VSPHERE_MACHINE_TEMPLATES[0], api.VSPHERE_VMS[0]
 CLAIMS, POOLS = api.IP_ADDRESS_CLAIMS[0], api.POOLS["IPPool"][0]
+
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class Integrator(ServiceProcess):
@@ -33,9 +43,13 @@ def allocator(cluster, definitions, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def integrator(cluster, definitions, tmp_path_factory):
+    text = (ROOT / "docs" / "reference" / "rbac.md").read_text()
+    block = re.search(r"^## The integrator\n.*?^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[1]
+    kubeconfig = cluster.service_account_kubeconfig("integrator", "integrator", yaml.safe_load(block)["rules"])
     folder = tmp_path_factory.mktemp("integrator")
-    with Integrator.running(folder, cluster.kubeconfig, "--orphan-grace-seconds=0") as running:
+    with Integrator.running(folder, kubeconfig, "--orphan-grace-seconds=0") as running:
         yield running
+        assert running.metric("rest_client_requests_total", code="403") == 0
 
 
 @pytest.fixture
@@ -161,6 +175,26 @@ async def test_a_device_of_a_failure_domain_alone_is_added_where_capv_has_it(kub
         {"networkName": "template-net", "ipAddrs": ["10.0.1.10/24"]},
         {"networkName": "zone-storage", "ipAddrs": ["fd00::10/64"]},
     ]
+
+
+async def test_where_metal3_alone_can_do_it_metal3_s_claim_is_made(kube, namespace, allocator, integrator):
+    other = f"{namespace}-infra"
+    await kube.create(NAMESPACES, manifest(NAMESPACES, other))
+    await make_cluster(kube, namespace)
+    await make_pool(kube, other, "p", "10.0.3.10", "10.0.3.12", dnsServers=["10.0.3.2"], allowedNamespaces=[namespace])
+    await make_machine(
+        kube, namespace, "m1", [{"networkName": "net"}], annotations={api.POOLS_ANNOTATION: f"{other}/p"}
+    )
+    assert await devices_of(kube, namespace, "m1") == [
+        {"networkName": "net", "ipAddrs": ["10.0.3.10/24"], "nameservers": ["10.0.3.2"]}
+    ]
+    (claim,) = await kube.list(api.METAL3_CLAIMS[0], namespace)
+    await eventually(
+        lambda: kube.get(api.METAL3_CLAIMS[0], claim["metadata"]["name"], namespace),
+        lambda obj: any(c["type"] == api.CLAIM_CONDITION for c in obj["status"]["conditions"]),
+    )
+    await kube.delete(VSPHERE_MACHINES, "m1", namespace)
+    await kube.gone(api.METAL3_CLAIMS[0], claim["metadata"]["name"], namespace)
 
 
 async def test_without_a_match_nothing_is_taken_and_the_machine_says_why(kube, namespace, allocator, integrator):
