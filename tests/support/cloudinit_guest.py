@@ -1,11 +1,12 @@
 """What a guest's cloud-init makes of guestinfo keys; run by tools.cloudinit with its packages, not imported by tests.
 
-    cloudinit_guest.py < {"keys": {"guestinfo.metadata": ..., ...}, "root": DIR, "boot": false}
+    cloudinit_guest.py < [{"keys": {"guestinfo.metadata": ..., ...}, "root": DIR, "boot": false}, ...]
 
-Prints what its own DataSourceVMware and network renderers found, and with `boot` what its handlers and modules then
-did. It writes below `root`; scripts of the input write where they say.
+Prints for each what its own DataSourceVMware and network renderers found, and with `boot` what its handlers and modules
+then did. It writes below `root`; scripts of the input write where they say.
 """
 
+import inspect
 import json
 import logging
 import os
@@ -28,6 +29,8 @@ IN_BOOT_ORDER = (cc_write_files, cc_runcmd, cc_scripts_vendor, cc_scripts_user)
 
 def prepare(keys, root):
     """The environment transport of DataSourceVMware, and a configuration that keeps all state below `root`."""
+    for name in [name for name in os.environ if name.startswith("VMX_")]:
+        del os.environ[name]
     os.environ["VMX_GUESTINFO"] = "1"
     for key, value in keys.items():
         os.environ["VMX_" + key.upper().replace(".", "_")] = value
@@ -49,14 +52,20 @@ def started():
     return init
 
 
+def settings_of(distro, name):
+    """A renderer's settings, but below the target like all others, and without telling this machine's netplan."""
+    chosen = distro.Distro.renderer_configs.get(name) or {}
+    relative = {key: value.lstrip("/") for key, value in chosen.items() if key.endswith("_path")}
+    return {**chosen, **relative, "postcmds": False}
+
+
 def rendered(config, root):
     """Files of each renderer below its own folder: what it would write into /etc."""
     found = {}
     for name, (module, distro) in RENDERERS.items():
         target = root / name
         target.mkdir()
-        # Its own files, without telling a netplan of this machine about them.
-        renderer = module.Renderer({**(distro.Distro.renderer_configs.get(name) or {}), "postcmds": False})
+        renderer = module.Renderer(settings_of(distro, name))
         try:
             try:
                 state = network_state.parse_net_config_data(config, renderer=renderer)
@@ -71,7 +80,7 @@ def rendered(config, root):
     return found
 
 
-def boot(init):
+def rest_of_boot(init):
     """The rest of a first boot as far as user and vendor data go; returns the merged cloud-config."""
     init.update()
     init.consume_data()
@@ -79,21 +88,18 @@ def boot(init):
     cloud = init.cloudify()
     for module in IN_BOOT_ORDER:
         name = module.__name__.rpartition(".cc_")[2]
-        try:
-            module.handle(name, config, cloud, logging.getLogger(name), [])
-        except TypeError:  # newer modules have loggers of their own
-            module.handle(name, config, cloud, [])
+        # Older modules are given a logger.
+        log = [logging.getLogger(name)] if "log" in inspect.signature(module.handle).parameters else []
+        module.handle(name, config, cloud, *log, [])
     return config
 
 
-def main():
-    given = json.load(sys.stdin)
-    root = Path(given["root"])
-    prepare(given["keys"], root)
+def answer(keys, root, boot):
+    prepare(keys, root)
     init = started()
     source = init.datasource
     hostname = source.get_hostname()
-    answer = {
+    return {
         "source": type(source).__name__,
         "metadata": source.metadata,
         "hostname": getattr(hostname, "hostname", hostname),
@@ -101,9 +107,9 @@ def main():
         "network": source.network_config,
         "userdata": util.decode_binary(source.userdata_raw or b""),
         "rendered": rendered(source.network_config, root),
-        "cloud_config": boot(init) if given.get("boot") else None,
+        "cloud_config": rest_of_boot(init) if boot else None,
     }
-    json.dump(answer, sys.stdout, default=str)
 
 
-main()
+answers = [answer(item["keys"], Path(item["root"]), item["boot"]) for item in json.load(sys.stdin)]
+json.dump(answers, sys.stdout, default=str)
