@@ -39,6 +39,7 @@ def test_each_item_of_a_list_names_its_giver_and_each_preset_what_it_did():
         (var("A", "1"), var("A", "2"), Fate.KEPT, "2", (("", "container"),)),
         (var("A", "1"), var("A", ""), Fate.OPTED_OUT, "", (("", "container"),)),
         (var("A", "1"), {"name": "A", "valueFrom": SOURCE}, Fate.DYNAMIC, SOURCE, (("", "container"),)),
+        (var("A", "1", override="force"), var("A", "1"), Fate.PRESENT, "1", (("", "container"),)),
         (var("A", "1", override="force"), var("A", "2"), Fate.FORCED, "1", (("", NARROW),)),
         (
             var("A", "p,q", type="multi", override="force", merge_strategy="prepend"),

@@ -41,7 +41,13 @@ def test_lists_of_the_cluster_and_the_namespace_merge_by_strategy(strategy, wher
     wide = cluster_preset(env=[var("NO_PROXY", WIDE, type="multi", merge_strategy=strategy)])
     narrow = preset(env=[var("NO_PROXY", NARROW, type="multi", merge_strategy=strategy)])
     presets = {"cluster only": [wide], "namespace only": [narrow], "both": [narrow, wide]}[where]
-    assert env_of(admitted(pod(), *presets)) == [("NO_PROXY", together), ("no_proxy", together)]
+    for before in (pod(), pod(container(env=env(NO_PROXY=together)))):
+        decision, after = admit(before, world(*presets))
+        assert env_of(after) == [("NO_PROXY", together), ("no_proxy", together)]
+        assert decision.warnings == ()
+    decision, after = admit(pod(container(env=env(NO_PROXY="own"))), world(*presets))
+    assert dict(env_of(after))["NO_PROXY"] == f"own,{together}"
+    assert decision.warnings == ()
 
 
 def test_layers_are_applied_from_the_cluster_to_the_namespace_and_by_priority_within():
@@ -134,6 +140,36 @@ def test_the_same_list_of_an_old_preset_under_a_cluster_wide_one_is_no_conflict(
     assert decision.outcome is Outcome.PATCHED
     assert dict(env_of(after))["NO_PROXY"] == "w,x"
     assert admit(after, world(cluster_preset(env=env(NO_PROXY="w")), *olds))[0].outcome is Outcome.UNCHANGED
+
+
+def test_a_single_value_that_a_narrower_preset_appends_to_is_a_list_from_there_on():
+    presets = [cluster_preset(env=[var("LIST", "a,b")]), preset(env=[var("LIST", "b,c", merge_strategy="append")])]
+    assert env_of(admitted(pod(), *presets)) == [("LIST", "a,b,c")]
+    assert env_of(admitted(pod(container(env=env(LIST="own"))), *presets)) == [("LIST", "own,a,b,c")]
+
+
+def test_an_old_preset_that_a_narrower_one_adds_to_still_wants_the_pod_as_it_came():
+    presets = [cluster_preset(conflictPolicy="SkipAll", env=env(NO_PROXY="a")), preset(env=env(NO_PROXY="b"))]
+    assert dict(env_of(admitted(pod(), *presets)))["NO_PROXY"] == "a,b"
+    decision, _ = admit(pod(container(env=env(NO_PROXY="own"))), world(*presets))
+    assert decision.outcome is Outcome.LEFT
+
+
+@pytest.mark.parametrize(
+    ("own", "outcome"),
+    [
+        ({"valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName", "apiVersion": "v1"}}}, Outcome.PATCHED),
+        ({"valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}, Outcome.LEFT),
+        ({"value": "x"}, Outcome.LEFT),
+        ({}, Outcome.LEFT),
+    ],
+)
+def test_an_old_preset_compares_where_values_come_from(own, outcome):
+    given = {"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
+    before = pod(container(env=[{"name": "A", **own}]))
+    decision, after = admit(before, world(preset(conflictPolicy="SkipAll", env=[given])))
+    assert decision.outcome is outcome
+    assert container_of(after)["env"] == [{"name": "A", **own}]
 
 
 # -- NO_PROXY completed --------------------------------------------------------------------------------------------

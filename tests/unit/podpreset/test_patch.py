@@ -57,6 +57,14 @@ def test_a_value_that_is_absent_is_added():
     ]
 
 
+def test_an_entry_that_is_right_already_is_not_replaced_with_the_other():
+    before = pod(container(env=env(HTTP_PROXY="p", http_proxy="c")))
+    assert operations(before, preset(env=[var("HTTP_PROXY", "p", override="force")])) == [
+        {"op": "test", "path": "/spec/containers/0/env/1/name", "value": "http_proxy"},
+        {"op": "replace", "path": "/spec/containers/0/env/1/value", "value": "p"},
+    ]
+
+
 def test_an_entry_is_replaced_whole_where_a_forced_value_comes_from_elsewhere():
     source = {"secretKeyRef": {"name": "s", "key": "k"}}
     before = pod(container(env=env(http_proxy="x", A="1")))

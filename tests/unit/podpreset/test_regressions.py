@@ -264,6 +264,12 @@ def test_only_a_new_ephemeral_container_is_changed():
     assert {op["path"].split("/")[3] for op in decision.patch} == {"1"}
 
 
+def test_an_ephemeral_container_counts_as_an_ordinary_one():
+    new = pod(ephemeralContainers=[container("debug")])
+    one = preset(env=env(A="1"), containerSelector={"init": False})
+    assert env_of(admit(new, world(one), old=pod(), **EPHEMERAL)[1], "debug") == [("A", "1")]
+
+
 @pytest.mark.parametrize(("present", "mounted"), [(True, True), (False, False)])
 def test_an_ephemeral_container_mounts_what_the_pod_has_as_no_volume_can_be_added(present, mounted):
     volumes = MOUNTED["volumes"] if present else []

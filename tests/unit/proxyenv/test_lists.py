@@ -89,6 +89,7 @@ def test_lists_are_the_same_whatever_their_blanks_and_letter_case(one, other, sa
         ("a b,c", ["'a b' holds a blank"]),
         ("a,*", ["* beside other items"]),
         ("fd00::/8", ["'fd00::/8' makes httpx fail"]),
+        ("fd00::1/8", ["'fd00::1/8' makes httpx fail"]),
         ("[fd00::1]", ["'[fd00::1]' makes httpx fail"]),
         ("fd00::1,10.0.0.0/8,host/x", []),
         ("fd00::/x,a/b:c", []),
