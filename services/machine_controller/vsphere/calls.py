@@ -132,6 +132,9 @@ class Threads:
             raise late from None
         finally:
             self._waiting -= 1
+        if self._closed:
+            self._slots.release()
+            raise Unreachable(self._server, "the connection is closed")
         return await self._in_thread(operation, work, call, seconds)
 
     async def _in_thread(self, operation: str, work: Callable[[], T], call: Call, seconds: float) -> T:

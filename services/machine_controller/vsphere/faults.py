@@ -53,8 +53,6 @@ def translate(error: Exception, server: str, *, username: str = "", sent: bool =
         return _fault(error, server, username)
     if isinstance(error, ssl.SSLCertVerificationError):
         return CertificateMismatch(server, error.verify_message or "verification failed")
-    if isinstance(error, TimeoutError):
-        return Unreachable(server, "no answer in time", outcome_unknown=sent)
     if isinstance(error, OSError | http.client.HTTPException):
         return Unreachable(server, _network_message(error), outcome_unknown=sent)
     if isinstance(error, ExpatError):

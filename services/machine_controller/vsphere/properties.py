@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from services.machine_controller.vsphere.errors import NotFound
-from services.machine_controller.vsphere.faults import fault_error
+from services.machine_controller.vsphere.faults import SessionLostError, fault_error
 from services.machine_controller.vsphere.refs import ref
 from services.machine_controller.vsphere.soap import type_of, vim, vmodl
 
@@ -84,8 +84,17 @@ def _retrieve(api: Api, specs: list[Any]) -> list[Any]:
     found: list[Any] = []
     while answer is not None:
         found += answer.objects
+        _check_session(answer.objects)
         answer = collector.ContinueRetrievePropertiesEx(token=answer.token) if answer.token else None
     return found
+
+
+def _check_session(contents: Iterable[Any]) -> None:
+    """Without a session vCenter answers, but with every property missing: that must not pass for "there is none"."""
+    for content in contents:
+        for missing in content.missingSet or ():
+            if isinstance(missing.fault, vim.fault.NotAuthenticated):
+                raise SessionLostError
 
 
 def _by_ref(contents: Iterable[Any]) -> dict[Ref, Properties]:

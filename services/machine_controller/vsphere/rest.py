@@ -9,6 +9,7 @@ Must not know: what is asked for. Reference: vSphere Automation API, com.vmware.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
@@ -124,8 +125,8 @@ class Rest:
             self._token = ""
             self._access.check()
             credentials = self._access.credentials
-            basic = aiohttp.BasicAuth(credentials.username, credentials.password, encoding="utf-8")
-            status, answer = await self._exchange("POST", _SESSION, None, {"Authorization": basic.encode()})
+            basic = base64.b64encode(f"{credentials.username}:{credentials.password}".encode()).decode()
+            status, answer = await self._exchange("POST", _SESSION, None, {"Authorization": f"Basic {basic}"})
             if status == _UNAUTHENTICATED:
                 refusal = AuthenticationFailed(self._server, credentials.username)
                 self._access.refused(credentials, refusal)

@@ -18,7 +18,7 @@ import msgspec
 
 from services.machine_controller.vsphere import calls, faults, wire
 from services.machine_controller.vsphere.calls import Threads
-from services.machine_controller.vsphere.errors import AuthenticationFailed, Unreachable, VSphereError
+from services.machine_controller.vsphere.errors import AuthenticationFailed, DeadlineExceeded, Unreachable, VSphereError
 from services.machine_controller.vsphere.refs import managed
 from services.machine_controller.vsphere.soap import vim
 from services.runtime import log, metrics
@@ -161,6 +161,10 @@ class Session:
         def translated() -> T:
             try:
                 return work(api)
+            except TimeoutError:  # the socket's, which ends with the deadline as well
+                late = DeadlineExceeded(str(self.server), operation, seconds)
+                late.outcome_unknown = calls.current().sent
+                raise late from None
             except Exception as error:
                 mapped = faults.translate(error, str(self.server), username=username, sent=calls.current().sent)
                 if mapped is None or mapped is error:
@@ -269,6 +273,8 @@ def current_time(api: Api) -> Any:
 
 def _signed_in(stub: wire.Stub, credentials: Credentials) -> Api:
     content = vim.ServiceInstance("ServiceInstance", stub).RetrieveContent()
+    if content is None:
+        raise Unreachable(stub.host, "it does not answer as a vCenter does")
     if content.about.apiType != "VirtualCenter":
         raise Unreachable(stub.host, f"it is no vCenter but {content.about.apiType}")
     content.sessionManager.Login(credentials.username, credentials.password, None)

@@ -32,7 +32,7 @@ class Tags:
 
     async def categories(self) -> tuple[Category, ...]:
         """Every category, by name."""
-        ids: list[str] = await self._rest.get(_CATEGORY)
+        ids: list[str] = await self._rest.get(_CATEGORY) or []
         found = await asyncio.gather(*(self._category(id_) for id_ in ids))
         return tuple(sorted((category for category in found if category), key=lambda category: category.name))
 
@@ -75,7 +75,7 @@ class Tags:
 
     async def tags(self, category_id: str) -> tuple[Tag, ...]:
         """Every tag of a category, by name."""
-        ids: list[str] = await self._rest.post(f"{_TAG}/id:{category_id}?~action=list-tags-for-category")
+        ids: list[str] = await self._rest.post(f"{_TAG}/id:{category_id}?~action=list-tags-for-category") or []
         found = await asyncio.gather(*(self.tag(id_) for id_ in ids))
         return tuple(sorted((tag for tag in found if tag), key=lambda tag: tag.name))
 
@@ -116,14 +116,14 @@ class Tags:
         found: dict[Ref, frozenset[str]] = dict.fromkeys(wanted, frozenset())
         for start in range(0, len(wanted), _BATCH):
             body = {"object_ids": [_object(target) for target in wanted[start : start + _BATCH]]}
-            for row in await self._rest.post(f"{_ASSOCIATION}?~action=list-attached-tags-on-objects", body):
-                found[_ref(row["object_id"])] = frozenset(row["tag_ids"])
+            for row in await self._rest.post(f"{_ASSOCIATION}?~action=list-attached-tags-on-objects", body) or ():
+                found[_ref(row["object_id"])] = frozenset(row["tag_ids"] or ())
         return found
 
     async def objects(self, tag_id: str) -> frozenset[Ref]:
         """Every object that carries a tag."""
         rows = await self._rest.post(f"{_ASSOCIATION}?~action=list-attached-objects-on-tags", {"tag_ids": [tag_id]})
-        return frozenset(_ref(each) for row in rows for each in row["object_ids"])
+        return frozenset(_ref(each) for row in rows or () for each in row["object_ids"] or ())
 
     async def _category(self, category_id: str) -> Category | None:
         try:

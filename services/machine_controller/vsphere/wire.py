@@ -169,7 +169,11 @@ class Stub(StubBase):  # type: ignore[misc] # taken as untyped
         call = calls.current()
         while (connection := self._take_idle()) is not None:
             if not connection.closed_by_peer():
-                call.use(connection.sock)
+                try:
+                    call.use(connection.sock)
+                except calls.GivenUpError:
+                    connection.close()
+                    raise
                 call.sent = True
                 return connection
             connection.close()
