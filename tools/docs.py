@@ -20,6 +20,8 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
 # Each imports every module of its process, and so makes every metric.
+from services.capv_integrator import __main__ as integrator
+from services.capv_integrator.settings import IntegratorSettings
 from services.ipam import __main__ as allocator
 from services.ipam.settings import IpamSettings
 from services.podpreset import __main__ as webhook
@@ -42,6 +44,7 @@ SAME_AS = {"GlobalIPPool": "IPPool", "PodPreset": "ClusterPodPreset"}
 NOTICE = "<!-- Made by `python -m tools.docs`: change the source, not this page. -->"
 METRIC_GROUPS = (
     ("The allocator", ("groundwork_ipam_",)),
+    ("The integrator", ("groundwork_capv_",)),
     ("Pod presets", ("groundwork_podpreset_",)),
     ("Webhooks and their certificates", ("groundwork_webhook_", "groundwork_process_restarts_")),
     ("Controllers and queues", ("controller_runtime_", "workqueue_")),
@@ -52,7 +55,11 @@ METRIC_GROUPS = (
     ("The process", ("",)),
 )
 
-SERVICES: tuple[tuple[Any, type[Settings]], ...] = ((allocator, IpamSettings), (webhook, PodPresetSettings))
+SERVICES: tuple[tuple[Any, type[Settings]], ...] = (
+    (allocator, IpamSettings),
+    (integrator, IntegratorSettings),
+    (webhook, PodPresetSettings),
+)
 
 Schema = dict[str, Any]
 
