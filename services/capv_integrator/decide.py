@@ -214,11 +214,12 @@ class _Serving:
             self.moved.append(current.pool)
             return
         self.used.append(current)
+        # One text for one state, whether the numbers of the pools or the claim tells of it first.
+        if current.refusal is None or current.refusal.reason == "PoolExhausted":
+            self._say_if_exhausted(candidates)
         if current.refusal is not None:
             reason = current.refusal.reason or "AllocationFailed"
             self._refuse(Refusal(reason, f"{current.obj.kind} {current.name}: {current.refusal.message}"))
-        else:
-            self._say_if_exhausted(candidates)
 
     def _better(self, current: Claim, candidates: Sequence[Candidate]) -> Candidate | None:
         """Another pool for a claim that gets nothing out of its own."""
@@ -260,8 +261,8 @@ class _Serving:
         """Say so when no pool has anything left by its own word, for providers whose claims say nothing."""
         if not candidates or any(can_serve(candidate, lambda _: 0) for candidate in candidates):
             return
-        names = ", ".join(sorted(str(candidate.ref) for candidate in candidates))
-        self._refuse(Refusal("PoolExhausted", f"no address is free in {names}"))
+        names = sorted(str(candidate.ref) for candidate in candidates)
+        self._refuse(Refusal("PoolExhausted", ", ".join(f"{name} has no free address" for name in names)))
 
     def _refuse(self, refusal: Refusal) -> None:
         if self.refusal is None:
