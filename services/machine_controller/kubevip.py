@@ -33,6 +33,22 @@ _INTERFACE = re.compile(r"[^\s/:]{1,15}\Z")
 _DNS_NAME = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 _MAX_PORT = 65_535
 _HEREDOC = "GROUNDWORK_END"
+_MANIFEST_FOLDER = MANIFEST_PATH.rpartition("/")[0]
+_ASIDE = "/etc/kubernetes/.kube-vip.new"
+_UNIT_FOLDER = "/etc/systemd/system"
+UNIT = f"""\
+[Unit]
+Description=Kubeconfig of kube-vip
+Before=kubelet.service kubeadm.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh {SCRIPT_PATH}
+
+[Install]
+WantedBy=multi-user.target
+"""
 
 
 class KubeVip(NamedTuple):
@@ -160,7 +176,7 @@ def _environment(settings: KubeVip) -> list[dict[str, Any]]:
 # Where kubeadm init is about to run: Cluster API's cloud-config writes the one, its Ignition config the other.
 _CHOOSE = f"""\
 manifest={MANIFEST_PATH}
-aside=/etc/kubernetes/.kube-vip.new
+aside={_ASIDE}
 
 init_is_next() {{
   [ ! -s /etc/kubernetes/admin.conf ] || return 1
@@ -175,7 +191,6 @@ knows_super_admin() {{
 # use CONF: let the pod read /etc/kubernetes/CONF.
 use() {{
   [ -f "$manifest" ] || return 0
-  # Aside and renamed: kubelet reads whatever it finds in the folder of the manifest.
   (umask 077 && sed "s#^\\( *path: \\)/etc/kubernetes/[a-z-]*admin\\.conf\\$#\\1/etc/kubernetes/$1#" \\
     "$manifest" >"$aside") || return 1
   if [ "$(cat "$aside")" = "$(cat "$manifest")" ]; then rm -f "$aside"; else mv -f "$aside" "$manifest"; fi
@@ -200,53 +215,42 @@ fi
 
 
 def install_script(settings: KubeVip) -> str:
-    """A script that writes manifest and hosts file and chooses the kubeconfig. Raises InvalidError."""
+    """A script that writes manifest and hosts file and chooses the kubeconfig. Raises InvalidError.
+
+    It leaves a unit that chooses again at later boots, when the vendor data may be gone.
+    """
     return f"""\
 #!/bin/sh
 # Puts kube-vip in place as a static pod, before kubeadm runs.
 set -u
 
-{_CHOOSE}
-mkdir -p /etc/kubernetes/manifests
+mkdir -p {_MANIFEST_FOLDER} {_UNIT_FOLDER}/multi-user.target.wants
 cat >{HOSTS_PATH} <<'{_HEREDOC}'
 {HOSTS}{_HEREDOC}
-(umask 077 && cat >"$aside") <<'{_HEREDOC}'
+cat >{SCRIPT_PATH} <<'{_HEREDOC}'
+{prepare_script()}{_HEREDOC}
+cat >{_UNIT_FOLDER}/{UNIT_NAME} <<'{_HEREDOC}'
+{UNIT}{_HEREDOC}
+ln -sf ../{UNIT_NAME} {_UNIT_FOLDER}/multi-user.target.wants/{UNIT_NAME}
+# Aside and renamed: kubelet reads whatever it finds in the folder of the manifest.
+(umask 077 && cat >{_ASIDE}) <<'{_HEREDOC}'
 {manifest(settings)}{_HEREDOC}
-mv -f "$aside" "$manifest" || exit 1
-if init_is_next && knows_super_admin; then
-  use super-admin.conf
-fi
+mv -f {_ASIDE} {MANIFEST_PATH} && sh {SCRIPT_PATH}
 """
 
 
 def vendor_parts(settings: KubeVip) -> tuple[Part, ...]:
-    """Parts of a control plane's vendor data: installed at the first boot, back to admin.conf at later ones."""
-    return (
-        Part(Kind.SCRIPT, "20-kube-vip.sh", install_script(settings)),
-        Part(Kind.BOOTHOOK, "21-kube-vip-prepare.sh", prepare_script()),
-    )
+    """Parts of a control plane's vendor data. Raises InvalidError."""
+    return (Part(Kind.SCRIPT, "20-kube-vip.sh", install_script(settings)),)
 
 
 def ignition_parts(settings: KubeVip) -> tuple[list[File], list[Unit]]:
-    """The same for Ignition, where a unit before kubeadm's chooses the kubeconfig. Raises InvalidError."""
-    unit = f"""\
-[Unit]
-Description=Kubeconfig of kube-vip
-Before=kubeadm.service kubelet.service
-
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/bin/sh {SCRIPT_PATH}
-
-[Install]
-WantedBy=multi-user.target
-"""
+    """The same for Ignition. Raises InvalidError."""
     return [
         File(MANIFEST_PATH, manifest(settings), 0o600),
         File(HOSTS_PATH, HOSTS, 0o644),
         File(SCRIPT_PATH, prepare_script(), 0o700),
-    ], [Unit(UNIT_NAME, unit, enabled=True)]
+    ], [Unit(UNIT_NAME, UNIT, enabled=True)]
 
 
 def kubeadm_config(settings: KubeVip) -> dict[str, Any]:

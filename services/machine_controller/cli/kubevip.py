@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from services import console, output
+import yaml
+
+from services import console
 from services.console import UnusableError
 from services.machine_controller.guestinfo.problems import InvalidError
 from services.machine_controller.kubevip import KubeVip, install_script, kubeadm_config, manifest
@@ -24,6 +26,17 @@ exit codes:
 
 -o files prints files and preKubeadmCommands for spec.kubeadmConfigSpec of a KubeadmControlPlane, -o manifest the
 static pod alone, -o script a shell script that puts it in place and chooses the kubeconfig."""
+
+
+class _Readable(yaml.SafeDumper):
+    """Writes files as blocks of lines, so that people can read and change them."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Readable.add_representer(str, _text)
 
 
 def add(commands: Any) -> None:
@@ -64,7 +77,7 @@ async def _print(options: argparse.Namespace) -> int:
     try:
         match options.output:
             case "files":
-                text = output.structured(kubeadm_config(settings), "yaml")
+                text = yaml.dump(kubeadm_config(settings), Dumper=_Readable, sort_keys=False)
             case "script":
                 text = install_script(settings)
             case _:

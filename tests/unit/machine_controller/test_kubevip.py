@@ -104,11 +104,11 @@ def test_images_from_the_first_version_on_that_reads_the_settings(image):
     assert pod(image=image)["spec"]["containers"][0]["image"] == image
 
 
-def test_a_control_plane_installs_it_once_and_goes_back_to_admin_conf_at_later_boots():
-    first, later = kubevip.vendor_parts(SETTINGS)
-    assert (first.kind, later.kind) == (Kind.SCRIPT, Kind.BOOTHOOK)
-    assert kubevip.manifest(SETTINGS) in first.content
-    assert kubevip.manifest(SETTINGS) not in later.content
+def test_a_control_plane_installs_it_once_and_keeps_a_unit_for_later_boots():
+    (part,) = kubevip.vendor_parts(SETTINGS)
+    assert part.kind is Kind.SCRIPT
+    for content in (kubevip.manifest(SETTINGS), kubevip.HOSTS, kubevip.prepare_script(), kubevip.UNIT):
+        assert content in part.content
 
 
 def test_ignition_gets_the_files_and_a_unit_before_kubeadm():
@@ -118,7 +118,8 @@ def test_ignition_gets_the_files_and_a_unit_before_kubeadm():
         kubevip.HOSTS_PATH: kubevip.HOSTS,
         kubevip.SCRIPT_PATH: kubevip.prepare_script(),
     }
-    assert "Before=kubeadm.service" in unit.content
+    assert (unit.name, unit.content, unit.enabled) == (kubevip.UNIT_NAME, kubevip.UNIT, True)
+    assert "Before=kubelet.service kubeadm.service" in unit.content.splitlines()
 
 
 # -- the command line ----------------------------------------------------------------------------------------------
@@ -146,6 +147,7 @@ def test_files_for_a_kubeadm_control_plane_are_printed(capsys):
     assert contents[kubevip.MANIFEST_PATH] == kubevip.manifest(SETTINGS)
     assert contents[kubevip.SCRIPT_PATH] == kubevip.prepare_script()
     assert config["preKubeadmCommands"] == [f"/bin/sh {kubevip.SCRIPT_PATH}"]
+    assert "\n      hostNetwork: true\n" in out, "files can be read as they are"
     # Cluster API hands files through Jinja.
     assert not any(mark in out for mark in ("{{", "{%", "{#"))
 
