@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 
 import pytest
 
@@ -18,7 +19,7 @@ from services.runtime.controller import ReconcileError
 from services.runtime.kube.errors import AlreadyExists, Conflict
 from services.runtime.kube.events import EventRecorder
 from services.runtime.kube.objects import KubeObject, decode
-from tests.support.kube import Kube, manifest
+from tests.support.kube import NAMESPACES, Kube, manifest
 
 VSPHERE_MACHINES = api.VSPHERE_MACHINES[0]
 MACHINES, CLUSTERS = api.MACHINES[0], api.CLUSTERS[0]
@@ -76,8 +77,10 @@ class Stale:
 
 
 @pytest.fixture
-async def stale(capv_cluster, namespace):
+async def stale(capv_cluster):
+    namespace = f"stale-{uuid.uuid4().hex[:10]}"
     async with Kube.connect(capv_cluster.kubeconfig) as kube:
+        await kube.create(NAMESPACES, manifest(NAMESPACES, namespace))
         yield Stale(kube, namespace)
 
 

@@ -6,6 +6,7 @@ The integrator may do what its reference page says and nothing else.
 from __future__ import annotations
 
 import re
+import uuid
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,6 @@ from services.capv_integrator import api
 from tests.support.allocator import Allocator
 from tests.support.kube import NAMESPACES, Kube, eventually, manifest
 from tests.support.service import ServiceProcess
-from tools import capi
 
 MACHINES, VSPHERE_MACHINES = api.MACHINES[0], api.VSPHERE_MACHINES[0]
 CLUSTERS, VSPHERE_CLUSTERS = api.CLUSTERS[0], api.VSPHERE_CLUSTERS[0]
@@ -31,21 +31,16 @@ class Integrator(ServiceProcess):
 
 
 @pytest.fixture(scope="module")
-def definitions(cluster):
-    cluster.install_crds(*capi.crds("infrastructure.cluster.x-k8s.io", "machines.cluster.x-k8s.io"))
-
-
-@pytest.fixture(scope="module")
-def allocator(cluster, definitions, tmp_path_factory):
-    with Allocator.running(tmp_path_factory.mktemp("allocator"), cluster.kubeconfig) as running:
+def allocator(capv_cluster, tmp_path_factory):
+    with Allocator.running(tmp_path_factory.mktemp("allocator"), capv_cluster.kubeconfig) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def integrator(cluster, definitions, tmp_path_factory):
+def integrator(capv_cluster, tmp_path_factory):
     text = (ROOT / "docs" / "reference" / "rbac.md").read_text()
-    block = re.search(r"^## The integrator\n.*?^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[1]
-    kubeconfig = cluster.service_account_kubeconfig("integrator", "integrator", yaml.safe_load(block)["rules"])
+    block = re.search(r"^# RBAC of the integrator\n.*?^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[1]
+    kubeconfig = capv_cluster.service_account_kubeconfig("integrator", "integrator", yaml.safe_load(block)["rules"])
     folder = tmp_path_factory.mktemp("integrator")
     with Integrator.running(folder, kubeconfig, "--orphan-grace-seconds=0") as running:
         yield running
@@ -53,9 +48,16 @@ def integrator(cluster, definitions, tmp_path_factory):
 
 
 @pytest.fixture
-async def kube(cluster):
-    async with Kube.connect(cluster.kubeconfig) as kube:
+async def kube(capv_cluster):
+    async with Kube.connect(capv_cluster.kubeconfig) as kube:
         yield kube
+
+
+@pytest.fixture
+async def namespace(kube):
+    name = f"smoke-{uuid.uuid4().hex[:10]}"
+    await kube.create(NAMESPACES, manifest(NAMESPACES, name))
+    return name
 
 
 def owner(obj):
