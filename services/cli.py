@@ -30,7 +30,7 @@ class Subcommand(NamedTuple):
 SUBCOMMANDS: Mapping[str, Subcommand] = {
     "ipam": Subcommand("services.ipam.cli.command", "address pools: fill, holders, ledger check, export and import"),
     "podpreset": Subcommand("services.podpreset.cli.command", "presets for pods: what they do, lint, convert, export"),
-    "machine": Subcommand("services.machine_controller.cli.command", "machines on vSphere: kube-vip manifests"),
+    "machine": Subcommand("services.machine_controller.cli.command", "machines on vSphere: kube-vip, failure domains"),
 }
 
 

@@ -1,4 +1,5 @@
 """`groundwork machine`: what helps people who run clusters on vSphere, with or without this service.
 
-Reading order: `command` (the subcommands), `kubevip`.
+Reading order: `command` (the subcommands), `kubevip`, `zones` (flags and output), `zonesite` (what vCenter has),
+`zonesplan` (objects made of it), `zonesapply`, `zonesconnect` (credentials).
 """

@@ -57,6 +57,8 @@ class Check(Enum):
         return self.value[1]
 
 
+TAG_CHECKS = (Check.REGION, Check.ZONE)
+"""What can be mended by making tags."""
 _GOOD = {
     VCENTER_AVAILABLE: "Available",
     PLACEMENT_CONSTRAINT_READY: "Ready",

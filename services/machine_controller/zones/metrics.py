@@ -7,12 +7,12 @@ import contextlib
 from services.runtime import metrics
 
 READY = metrics.gauge(
-    "groundwork_machine_controller_zone_ready",
+    "groundwork_machine_zone_ready",
     "1 for a VSphereDeploymentZone in which machines can be placed, 0 for one in which they cannot.",
     ("zone",),
 )
 TAG_CHANGES = metrics.counter(
-    "groundwork_machine_controller_tag_changes_total",
+    "groundwork_machine_zone_tag_changes_total",
     "Tag categories created or extended, tags created, and tags attached in vCenter for failure domains.",
 )
 

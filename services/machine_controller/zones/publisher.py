@@ -37,13 +37,15 @@ class Publisher:
         clock: Clock,
         *,
         taken: Callable[[KubeObject], bool],
+        published: Callable[[ObjectKey], None],
     ) -> None:
-        """`taken` tells which VSphereClusters are ours."""
+        """`taken` tells which VSphereClusters are ours; `published` is told of each whose status was written."""
         self._client = client
         self._stores = stores
         self._events = events
         self._clock = clock
         self._taken = taken
+        self._published = published
 
     async def reconcile(self, key: ObjectKey) -> None:
         """Bring one VSphereCluster's status up to date."""
@@ -63,3 +65,4 @@ class Publisher:
         if before.failure_domains != wanted.failure_domains:
             names = ", ".join(domain.name for domain in wanted.failure_domains) or "none"
             self._events.event(cluster, NORMAL, "FailureDomainsPublished", names, action="PublishFailureDomains")
+        self._published(key)

@@ -24,6 +24,7 @@ from services.machine_controller.zones.caches import domain_name
 from services.machine_controller.zones.decide import (
     FAILURE_DOMAIN_VALIDATED,
     READY,
+    TAG_CHECKS,
     Check,
     Observation,
     Verdict,
@@ -65,7 +66,6 @@ RETRY_SECONDS: Final = 30.0
 """After this long a zone that is not ready is looked at again, unless the period is shorter."""
 _LOG = log.get("machine_controller.zones")
 _SHOWN = 5
-_TAG_CHECKS = (Check.REGION, Check.ZONE)
 
 
 class _Reached(NamedTuple):
@@ -135,7 +135,7 @@ class ZoneReconciler:
         wanted = view(domain.spec, api.VSphereFailureDomainSpec)
         look = await observe(reached.vcenter, wanted, spec.placement_constraint)
         asked = (domain.metadata.annotations or {}).get(api.AUTO_CONFIGURE_ANNOTATION) == "true"
-        if not asked or not look.wanted or not any(check in look.observation.problems for check in _TAG_CHECKS):
+        if not asked or not look.wanted or not any(check in look.observation.problems for check in TAG_CHECKS):
             return look.observation
         problem = await self._configure(zone, spec.server, look.wanted)
         if problem:
@@ -279,6 +279,6 @@ class ZoneReconciler:
 def _with(look: Look, problem: str) -> Observation:
     """Return the observation with what kept the tags from being made, at the check that misses them."""
     problems = dict(look.observation.problems)
-    check = next(check for check in _TAG_CHECKS if check in problems)
+    check = next(check for check in TAG_CHECKS if check in problems)
     problems[check] = f"{problems[check]}; it cannot be configured: {problem}"
     return Observation(problems, look.observation.remarks)

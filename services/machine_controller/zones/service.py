@@ -59,13 +59,15 @@ def add_zones(
     *,
     period: float,
     taken: Callable[[KubeObject], bool],
+    published: Callable[[ObjectKey], None],
 ) -> Zones:
     """Add the controllers of zones to the manager; the caller adds the reflectors of the stores.
 
     `period`: seconds between two looks at a zone. `taken` tells which VSphereClusters are ours and not paused.
+    `published` is told of each VSphereCluster whose failure domains were written: `Zones.holds` may have changed.
     """
     reconciler = ZoneReconciler(service.client, stores, connections, events, service.clock, period=period, taken=taken)
-    publisher = Publisher(service.client, stores, events, service.clock, taken=taken)
+    publisher = Publisher(service.client, stores, events, service.clock, taken=taken, published=published)
     zones: Controller[ObjectKey] = Controller(
         "vsphere-zone", reconciler.reconcile, workers=_WORKERS, deadline=DEADLINE_SECONDS, clock=service.clock
     )
