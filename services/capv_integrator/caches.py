@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MACHINE = "VSphereMachine"
 CLUSTER = "VSphereCluster"
+_DENIALS = 3
 
 
 class Stores(NamedTuple):
@@ -51,6 +52,7 @@ class Caches:
         self.book = PoolBook()
         self.served: dict[str, Resource | None] = {}
         """What the server serves of each kind that is followed, by what the store is called."""
+        self._denied: Counter[str] = Counter()
         self.witnessed: set[OwnerKey] = set()
         """Owners that this process saw go, and that may have claims left."""
         self.pending: Counter[PoolRef] = Counter()
@@ -89,8 +91,17 @@ class Caches:
             pools.subscribe(self._pool_changed)
 
     def serves(self, name: str, resource: Resource | None) -> None:
-        """Take note of what the server serves for a store."""
+        """Take note of what the server serves for a store.
+
+        A server that has just started does not know its definitions for a moment: only the third such answer in a row
+        is believed.
+        """
         before = self.served.get(name)
+        if resource is None and before is not None:
+            self._denied[name] += 1
+            if self._denied[name] < _DENIALS:
+                return
+        self._denied.pop(name, None)
         self.served[name] = resource
         if before != resource and name in api.CLAIMS:
             self._queue_unserved()
