@@ -1,0 +1,102 @@
+"""From a machine's spec and place to the clone that vCenter is asked for.
+
+Responsible for: looking names up in the inventory, and the rules about linked and full clones, disks and storage.
+Invariants: a clone is linked where it may be and the template has a snapshot; a disk that has to grow makes it a full
+one, unless the spec insists on linkedClone, which then is a mistake to be told. Nothing in vCenter is changed here.
+Must not know: Kubernetes objects beyond the spec, when a clone is made.
+Source: CAPV v1.16 pkg/services/govmomi/vcenter/clone.go.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+from services.machine_controller.vsphere.errors import InvalidValue, NotFound
+from services.machine_controller.vsphere.values import CloneSpec, NetworkDevice
+
+if TYPE_CHECKING:
+    from services.machine_controller.api import VSphereMachineSpec
+    from services.machine_controller.placement import Placement
+    from services.machine_controller.vsphere.inventory import Inventory
+    from services.machine_controller.vsphere.values import Found, Ref, Template
+
+LINKED = "linkedClone"
+FULL = "fullClone"
+_GIB = 1 << 30
+
+
+async def clone_spec(
+    inventory: Inventory, name: str, uuid: str, spec: VSphereMachineSpec, placement: Placement, note: str
+) -> CloneSpec:
+    """Look everything up; `note` is what the VM's annotation says. Raises VSphereError."""
+    if spec.hardware_version:
+        raise InvalidValue("hardwareVersion", "it is the template's; upgrade the template instead")
+    datacenter = await inventory.datacenter(placement.datacenter)
+    template = await inventory.template(datacenter, spec.template)
+    folder = await inventory.folder(datacenter, placement.folder)
+    cluster = await inventory.cluster(datacenter, placement.compute_cluster) if placement.compute_cluster else None
+    pool = await inventory.resource_pool(datacenter, placement.resource_pool, cluster=cluster)
+    policy, datastore = "", None
+    if placement.datastore:
+        datastore = (await inventory.datastore(datacenter, placement.datastore)).ref
+    if spec.storage_policy_name:
+        policy, chosen = await _by_policy(inventory, datacenter, spec.storage_policy_name, template, pool, uuid)
+        datastore = datastore or chosen
+    networks = [
+        NetworkDevice(await inventory.network(datacenter, device.network_name), device.mac_addr.lower())
+        for device in placement.network.devices
+    ]
+    snapshot = _snapshot(spec, template)
+    return CloneSpec(
+        name=name,
+        template=template.ref,
+        folder=folder.ref,
+        pool=pool.ref,
+        instance_uuid=uuid,
+        datastore=datastore,
+        storage_policy_id=policy,
+        snapshot=snapshot,
+        cpus=spec.num_cpus,
+        cores_per_socket=spec.num_cores_per_socket,
+        memory_mib=spec.memory_mib,
+        disk_gib=0 if snapshot is not None and not _grows(spec, template) else spec.disk_gib,
+        extra_disks_gib=spec.additional_disks_gib,
+        networks=tuple(networks),
+        annotation=note,
+    )
+
+
+def _snapshot(spec: VSphereMachineSpec, template: Template) -> Ref | None:
+    """Return the snapshot to hang a linked clone on; None for a full clone."""
+    if spec.clone_mode == FULL:
+        return None
+    if spec.snapshot:
+        named = [ref for name, ref in template.snapshots if name == spec.snapshot]
+        if not named:
+            there = [name for name, _ in template.snapshots]
+            raise NotFound("snapshot", spec.snapshot, where=template.path, nearby=there)
+        return named[-1]
+    if template.snapshot is not None and _grows(spec, template) and spec.clone_mode != LINKED:
+        return None
+    return template.snapshot
+
+
+def _grows(spec: VSphereMachineSpec, template: Template) -> bool:
+    return bool(template.disks) and spec.disk_gib * _GIB > template.disks[0].capacity_bytes
+
+
+async def _by_policy(
+    inventory: Inventory, datacenter: Found, name: str, template: Template, pool: Found, uuid: str
+) -> tuple[str, Ref | None]:
+    """Return a storage policy's id and a datastore that fits it; None where the template's own does."""
+    policy = await inventory.storage_policy(name)
+    if await inventory.compatible_datastores(policy, template.datastores):
+        return policy.id, None
+    owner = await inventory.pool_owner(pool.ref)
+    clusters = [c for c in await inventory.clusters(datacenter) if c.ref == owner]
+    fitting = await inventory.compatible_datastores(policy, clusters[0].datastores) if clusters else ()
+    if not fitting:
+        raise InvalidValue("storagePolicyName", f"no datastore of the resource pool's hosts fits {policy.name}")
+    # Spread by the machine, so that a second try takes the same one.
+    return policy.id, fitting[zlib.crc32(uuid.encode()) % len(fitting)]
