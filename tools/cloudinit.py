@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,7 @@ PACKAGES = (
 )
 """Those with compiled parts (yaml, markupsafe) work without them, so any Python from 3.11 on runs all of these."""
 _SUITES = {*RELEASES, "bullseye", "forky", "oldstable", "stable", "testing", "unstable", "sid"}
+_INDEX = re.compile(r"^'(?P<archive>[^']+)/dists/(?P<suite>[^/']+)/InRelease'", re.MULTILINE)
 _KEYRINGS = ("debian-archive-keyring.gpg", "debian-archive-keyring.pgp")
 _NETIFACES = '''"""Stands in for the C extension that tells cloud-init 22.4 which addresses to report: here none."""
 
@@ -155,16 +157,9 @@ def _fetch(release: str, root: Path) -> None:
 
 def _private_apt(release: str, work: Path) -> list[str]:
     """Options for an apt whose only source is the system's Debian archive, with its state in `work`."""
-    listed = _command(
-        "apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages", cwd=work
-    )
-    archives = [
-        line.split()[0]
-        for line in listed.splitlines()
-        if len(line.split()) == len(("uri", "release", "component"))  # a flat repository has no component
-        and line.split()[1] in _SUITES
-        and line.split()[2] == "main"
-    ]
+    # What an update would fetch: known from the sources alone, on a machine that has never had one.
+    listed = _command("apt-get", "update", "--print-uris", cwd=work)
+    archives = [match["archive"] for match in _INDEX.finditer(listed) if match["suite"] in _SUITES]
     keyrings = [path for name in _KEYRINGS if (path := Path("/usr/share/keyrings") / name).exists()]
     if not archives or not keyrings:
         raise NoCloudInitError(
