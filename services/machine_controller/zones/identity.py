@@ -3,12 +3,12 @@
 Responsible for: the order in which the VSphereClusters of a zone's server, and the service itself, are asked.
 Invariants: pure, and the same objects give the same order. Clusters that select the zone come first, since their
 machines will be placed in it with these very credentials; then the service's own; then other clusters of the server.
-Must not know: Secrets, sessions.
+Must not know: what Secrets hold, sessions.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from services.machine_controller import api
 from services.machine_controller.vsphere.errors import VSphereError
@@ -19,25 +19,25 @@ from services.runtime.kube.objects import view
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from services.machine_controller.vsphere.vcenter import VCenter
-    from services.runtime.kube.objects import KubeObject
-
-
-class NoIdentityError(VSphereError):
-    """Nobody is known who may sign in at a server; the message says how to name somebody."""
+    from services.machine_controller.connections import Connection
+    from services.runtime.kube.objects import KubeObject, ObjectKey
 
 
 class Connections(Protocol):
-    """Who gets vCenters: each method raises VSphereError (NoIdentityError where no credentials are configured)."""
+    """Who gets connections; nothing is sent by that."""
 
-    async def of_cluster(self, cluster: KubeObject) -> VCenter:
-        """Return the vCenter of a VSphereCluster, with the credentials of its `identityRef` or the service's own."""
+    def get(self, cluster: KubeObject | None, server: str, thumbprint: str = "") -> Connection:
+        """Return the connection of a VSphereCluster, with the credentials of its `identityRef`."""
 
-    async def own(self, server: str) -> VCenter:
-        """Return a vCenter with the service's own credentials."""
+    def of(self, identity: ObjectKey, server: str, thumbprint: str = "") -> Connection:
+        """Return the connection with what a Secret holds."""
 
-    async def for_tags(self, server: str) -> VCenter:
-        """Return a vCenter with the credentials that may create and attach tags."""
+
+class Secrets(NamedTuple):
+    """Secrets of the service itself: for zones that no cluster selects, and for making tags."""
+
+    own: ObjectKey | None = None
+    tags: ObjectKey | None = None
 
 
 def same_server(one: str, other: str) -> bool:

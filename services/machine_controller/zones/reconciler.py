@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from msgspec.structs import replace
 
 from services.machine_controller import api
+from services.machine_controller.connections import Connection
 from services.machine_controller.contract import is_paused
 from services.machine_controller.vsphere.errors import AuthenticationFailed, VSphereError
 from services.machine_controller.zones import autoconfigure, identity, metrics
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 
     from services.machine_controller.vsphere.vcenter import VCenter
     from services.machine_controller.zones.caches import Stores
-    from services.machine_controller.zones.identity import Connections
+    from services.machine_controller.zones.identity import Connections, Secrets
     from services.machine_controller.zones.tagging import Wanted
     from services.runtime.clock import Clock
     from services.runtime.kube.conditions import Condition
@@ -64,12 +65,14 @@ if TYPE_CHECKING:
 FINALIZER: Final = f"vspheredeploymentzone.{api.GROUP}"
 RETRY_SECONDS: Final = 30.0
 """After this long a zone that is not ready is looked at again, unless the period is shorter."""
+PENDING_SECONDS: Final = 1.0
+"""Reading a Secret takes about this long."""
 _LOG = log.get("machine_controller.zones")
 _SHOWN = 5
 
 
 class _Reached(NamedTuple):
-    """A vCenter that was signed in at, or why there is none."""
+    """A vCenter that was signed in at, or why there is none; neither while credentials are being read."""
 
     vcenter: VCenter | None
     problem: str = ""
@@ -83,6 +86,7 @@ class ZoneReconciler:
         client: Client,
         stores: Stores,
         connections: Connections,
+        secrets: Secrets,
         events: EventRecorder,
         clock: Clock,
         *,
@@ -93,6 +97,7 @@ class ZoneReconciler:
         self._client = client
         self._stores = stores
         self._connections = connections
+        self._secrets = secrets
         self._events = events
         self._clock = clock
         self._period = period
@@ -118,7 +123,10 @@ class ZoneReconciler:
         domain = self._stores.domain(zone)
         if domain is not None:
             await self._own(zone, domain)
-        verdict = decide(await self._look(zone, spec, domain), zone.metadata.generation)
+        seen = await self._look(zone, spec, domain)
+        if seen is None:
+            return Result(PENDING_SECONDS)
+        verdict = decide(seen, zone.metadata.generation)
         await self._report(zone, verdict)
         return Result(self._period if verdict.ready else min(self._period, RETRY_SECONDS))
 
@@ -126,12 +134,13 @@ class ZoneReconciler:
 
     async def _look(
         self, zone: KubeObject, spec: api.VSphereDeploymentZoneSpec, domain: KubeObject | None
-    ) -> Observation:
+    ) -> Observation | None:
+        """Look at a zone; None while credentials are being read."""
         if domain is None:
             return Observation({Check.DOMAIN: f"VSphereFailureDomain {spec.failure_domain!r} does not exist"})
         reached = await self._reach(zone, spec.server)
         if reached.vcenter is None:
-            return Observation({Check.VCENTER: reached.problem})
+            return Observation({Check.VCENTER: reached.problem}) if reached.problem else None
         wanted = view(domain.spec, api.VSphereFailureDomainSpec)
         look = await observe(reached.vcenter, wanted, spec.placement_constraint)
         asked = (domain.metadata.annotations or {}).get(api.AUTO_CONFIGURE_ANNOTATION) == "true"
@@ -146,29 +155,47 @@ class ZoneReconciler:
         """Sign in as the first who may; whoever has no usable credentials is passed over."""
         if not server:
             return _Reached(None, "spec.server is missing")
-        refusals: list[VSphereError] = []
+        refused: list[str] = []
+        without: list[str] = []
         clusters = [cluster for cluster in self._stores.clusters.values() if self._taken(cluster)]
         for cluster in identity.order(zone, clusters):
+            vcenter, trouble = self._connection(cluster, server)
+            if vcenter is None and not trouble:
+                return _Reached(None)
+            if vcenter is None:
+                without.append(trouble)
+                continue
             try:
-                if cluster is None:
-                    vcenter = await self._connections.own(server)
-                else:
-                    vcenter = await self._connections.of_cluster(cluster)
                 await vcenter.check()
-            except (identity.NoIdentityError, AuthenticationFailed) as error:
-                refusals.append(error)
+            except AuthenticationFailed as error:
+                refused.append(str(error))
             except VSphereError as error:
                 return _Reached(None, str(error))
             else:
                 return _Reached(vcenter)
         # That a password is wrong is nearer to the cause than that somebody else has none.
-        refusals.sort(key=lambda error: isinstance(error, identity.NoIdentityError))
-        return _Reached(None, str(refusals[0]))
+        return _Reached(None, (refused + without)[0])
+
+    def _connection(self, cluster: KubeObject | None, server: str) -> Connection:
+        if cluster is not None:
+            spec = view(cluster.spec, api.VSphereClusterSpec)
+            return self._connections.get(cluster, spec.server, spec.thumbprint)
+        if self._secrets.own is None:
+            return Connection(
+                trouble=f"nobody to sign in as at {server}: no VSphereCluster of this server names a Secret, and no "
+                "default is configured"
+            )
+        return self._connections.of(self._secrets.own, server)
 
     async def _configure(self, zone: KubeObject, server: str, wanted: Sequence[Wanted]) -> str:
         """Make the tags that are missing; returns why that cannot be done, "" when it is."""
+        if self._secrets.tags is None:
+            return "no credentials for making tags are configured (--tag-identity-secret)"
+        # Never with a thumbprint of a cluster's: whoever may write one could have these credentials sent anywhere.
+        vcenter, trouble = self._connections.of(self._secrets.tags, server)
+        if vcenter is None:
+            return trouble or "its credentials are being read"
         try:
-            vcenter = await self._connections.for_tags(server)
             names = {
                 target: found.path
                 for target, found in (

@@ -21,7 +21,7 @@ from services.runtime.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from services.machine_controller.zones.identity import Connections
+    from services.machine_controller.zones.identity import Connections, Secrets
     from services.runtime.kube.events import EventRecorder
     from services.runtime.main import Service
     from services.runtime.queue import WorkQueue
@@ -55,6 +55,7 @@ def add_zones(
     service: Service[S],
     stores: Stores,
     connections: Connections,
+    secrets: Secrets,
     events: EventRecorder,
     *,
     period: float,
@@ -66,7 +67,9 @@ def add_zones(
     `period`: seconds between two looks at a zone. `taken` tells which VSphereClusters are ours and not paused.
     `published` is told of each VSphereCluster whose failure domains were written: `Zones.holds` may have changed.
     """
-    reconciler = ZoneReconciler(service.client, stores, connections, events, service.clock, period=period, taken=taken)
+    reconciler = ZoneReconciler(
+        service.client, stores, connections, secrets, events, service.clock, period=period, taken=taken
+    )
     publisher = Publisher(service.client, stores, events, service.clock, taken=taken, published=published)
     zones: Controller[ObjectKey] = Controller(
         "vsphere-zone", reconciler.reconcile, workers=_WORKERS, deadline=DEADLINE_SECONDS, clock=service.clock
