@@ -82,9 +82,10 @@ class VCenter:
         self._destroy = asyncio.Event()
         self._destroy.set()
 
-    def find(self, uid):
-        """The VM of a VSphereVM."""
-        return next((vm for vm in self.vms if vm.uid == uid and not vm.destroyed), None)
+    def find(self, uid, bios_uuid=None):
+        """The VM of a VSphereVM, by BIOS UUID and then by instance UUID, as CAPV looks for it."""
+        found = [vm for vm in self.alive() if vm.bios_uuid == bios_uuid] or [vm for vm in self.alive() if vm.uid == uid]
+        return next(iter(found), None)
 
     def alive(self, name=None, namespace=None):
         """VMs that exist; of a name or namespace only, if given."""
@@ -113,9 +114,9 @@ class VCenter:
         """Let destroy tasks end."""
         self._destroy.set()
 
-    async def destroy(self, uid):
+    async def destroy(self, uid, bios_uuid=None):
         """Power off and destroy; comes back when the VM is gone."""
-        vm = self.find(uid)
+        vm = self.find(uid, bios_uuid)
         if vm is not None:
             await self._destroy.wait()
             vm.destroyed = True
@@ -296,7 +297,7 @@ class Capv(Parts):
             return
         if vm.deleting:
             await self._say(self.vms, vm, "Deleting")
-            await self.vcenter.destroy(vm.metadata.uid)
+            await self.vcenter.destroy(vm.metadata.uid, content(vm.spec).get("biosUUID"))
             await self._let_claims_go(vm)
             vm = await self.client.get(self.versions.vsphere_vms, vm.metadata.name, vm.metadata.namespace)
             await self._update(self.vms, without_finalizers(vm, {MACHINE_FINALIZER, VM_FINALIZER}))
@@ -309,7 +310,7 @@ class Capv(Parts):
 
     async def _build(self, vm, devices):
         bound = await self._claimed(vm, devices)
-        made = self.vcenter.find(vm.metadata.uid)
+        made = self.vcenter.find(vm.metadata.uid, content(vm.spec).get("biosUUID"))
         if made is None:
             made = Vm(vm.metadata.namespace, vm.metadata.name, vm.metadata.uid, devices)
             self.vcenter.clone(made)

@@ -84,6 +84,7 @@ class Parts:
         self.namespaces = tuple(namespaces)
         self.mistakes = []
         self._clock = SystemClock()
+        self._tasks = []
         self._reflectors = []
         self._controllers = []
 
@@ -117,15 +118,19 @@ class Parts:
     async def running(self):
         """Run for the body of the `with`."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(reflector.run()) for reflector in self._reflectors]
+            self._tasks = [group.create_task(reflector.run()) for reflector in self._reflectors]
             for reflector in self._reflectors:
                 await reflector.store.wait_synced()
-            tasks += [group.create_task(controller.run()) for controller in self._controllers]
+            self._tasks += [group.create_task(controller.run()) for controller in self._controllers]
             try:
                 yield self
             finally:
-                for task in tasks:
-                    task.cancel()
+                self.stop()
+
+    def stop(self):
+        """End it; `running` does so at its end."""
+        for task in self._tasks:
+            task.cancel()
 
 
 def content(raw):

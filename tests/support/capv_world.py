@@ -39,10 +39,15 @@ class Options(NamedTuple):
     gc: bool = False
     """Whether a garbage collector runs."""
     versions: Versions = Versions()
-    allocator: bool = True
     integrators: int = 1
+    stand_ins: bool = True
+    """Whether CAPV, Cluster API and the garbage collector run from the start."""
     integrator: dict = {}  # noqa: RUF012 - never changed
     """Settings of the integrator."""
+    names: tuple = ()
+    """Of the namespaces; made up otherwise."""
+    vcenter: VCenter | None = None
+    """Of another world, which shares it."""
 
 
 class World:
@@ -53,18 +58,15 @@ class World:
         self.kubeconfig = kubeconfig
         self.versions = options.versions
         self.tenants = tenants
+        self._stack = AsyncExitStack()
+        self._with_gc = options.gc
         self.namespaces = [tenant.namespace for tenant in tenants]
         self.failure_domains = {}
-        self.vcenter = VCenter()
+        self.vcenter = options.vcenter or VCenter()
         self.written = {}
         self.mistakes = Mistakes()
-        spaces = self.namespaces
-        self.capv = Capv(
-            kube.client, self.vcenter, spaces, versions=self.versions, failure_domains=self.failure_domains
-        )
-        self.cluster_api = ClusterApi(kube.client, spaces, versions=self.versions)
-        self.gc = GarbageCollector(kube.client, spaces, versions=self.versions) if options.gc else None
-        self.allocator = InProcess.allocator(kubeconfig, spaces) if options.allocator else None
+        self.stand_ins = []
+        self.allocator = InProcess.allocator(kubeconfig, self.namespaces, orphan_grace_seconds=0)
         self.integrators = [self.other_integrator(**options.integrator) for _ in range(options.integrators)]
 
     @classmethod
@@ -73,19 +75,35 @@ class World:
         """Everything running in namespaces of its own, for the body of the `with`; see `Options`."""
         chosen = Options(**options)
         capi = chosen.versions.ipam or "v1beta2"
-        tenants = [await Tenant.create(kube, capi=capi)]
-        for _ in range(chosen.namespaces - 1):
-            tenants.append(await tenants[0].neighbour())
+        tenants = []
+        for name in chosen.names or [f"test-{uuid.uuid4().hex[:10]}" for _ in range(chosen.namespaces)]:
+            await kube.create(NAMESPACES, manifest(NAMESPACES, name))
+            domain = tenants[0].domain if tenants else name
+            tenants.append(Tenant(kube, name, domain, capi=capi))
         world = cls(kube, kubeconfig, tenants, chosen)
-        async with AsyncExitStack() as stack:
-            stack.enter_context(world.mistakes.watching())
-            parts = [world.capv, world.cluster_api, world.gc, world.allocator, *world.integrators]
-            for part in parts:
-                if part is not None:
-                    await stack.enter_async_context(part.running())
-            yield world
+        with world.mistakes.watching():
+            async with world._stack as stack:
+                if chosen.stand_ins:
+                    await world.start_stand_ins()
+                for service in (world.allocator, *world.integrators):
+                    await stack.enter_async_context(service.running())
+                yield world
         assert world.mistakes.records == []
-        assert [part.mistakes for part in (world.capv, world.cluster_api) if part.mistakes] == []
+        assert [part.mistakes for part in world.stand_ins if part.mistakes] == []
+
+    async def start_stand_ins(self, versions=None):
+        """Start CAPV and Cluster API; others of another version replace those that run."""
+        self.versions = versions or self.versions
+        for part in self.stand_ins:
+            part.stop()
+        client, spaces, versions = self.kube.client, self.namespaces, self.versions
+        self.stand_ins = [
+            Capv(client, self.vcenter, spaces, versions=versions, failure_domains=self.failure_domains),
+            ClusterApi(client, spaces, versions=versions),
+            *([GarbageCollector(client, spaces, versions=versions)] if self._with_gc else []),
+        ]
+        for part in self.stand_ins:
+            await self._stack.enter_async_context(part.running())
 
     def other_integrator(self, **settings):
         """One more integrator, not started."""

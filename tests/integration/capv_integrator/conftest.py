@@ -1,8 +1,9 @@
-"""CAPV's definitions on the session's API server, and a world for each test."""
+"""An API server with CAPV's definitions, and a world for each test."""
 
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,9 @@ from tests.support import capv_admission
 from tests.support.capv_world import World
 from tests.support.kube import Kube
 from tools import capi
+from tools.cluster import Cluster
 
+ROOT = Path(__file__).resolve().parents[3]
 DEFINITIONS = ("machines.cluster.x-k8s.io", "infrastructure.cluster.x-k8s.io")
 KINDS = {"VSphereMachine", "VSphereVM", "VSphereCluster", "VSphereMachineTemplate", "Machine"}
 
@@ -21,13 +24,14 @@ def definitions():
 
 
 @pytest.fixture(scope="session")
-def capv_cluster(cluster):
-    """The session's cluster with CAPV's definitions and what its webhooks refuse."""
-    found = definitions()
-    cluster.install_crds(*found)
-    machine = next(crd for crd in found if crd["spec"]["names"]["kind"] == "VSphereMachine")
-    cluster.apply(*capv_admission.policies(machine))
-    return cluster
+def capv_cluster(control_plane):
+    """A cluster of these tests' own, with CAPV's definitions and what its webhooks refuse."""
+    with Cluster.temporary() as running:
+        found = definitions()
+        running.install_crds(ROOT / "deploy" / "crds", *capi.crds(), *found)
+        machine = next(crd for crd in found if crd["spec"]["names"]["kind"] == "VSphereMachine")
+        running.apply(*capv_admission.policies(machine))
+        yield running
 
 
 @pytest.fixture
