@@ -190,7 +190,7 @@ class ZoneReconciler:
     async def _configure(self, zone: KubeObject, server: str, wanted: Sequence[Wanted]) -> str:
         """Make the tags that are missing; returns why that cannot be done, "" when it is."""
         if self._secrets.tags is None:
-            return "no credentials for making tags are configured (--tag-identity-secret)"
+            return "no credentials for making tags are configured (--zone-tags-secret)"
         # Never with a thumbprint of a cluster's: whoever may write one could have these credentials sent anywhere.
         vcenter, trouble = self._connections.of(self._secrets.tags, server)
         if vcenter is None:
