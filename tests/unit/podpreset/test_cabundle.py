@@ -54,6 +54,15 @@ def test_variables_that_are_set_stay():
     ]
 
 
+@pytest.mark.parametrize("policy", ["SkipVariable", "SkipAll", "Reject"])
+def test_a_variable_of_the_containers_own_is_no_conflict(policy):
+    before = pod(container(env=env(CURL_CA_BUNDLE="/mine")))
+    decision, after = admit(before, world(cluster_preset(caBundle=CONFIG_MAP, conflictPolicy=policy)))
+    assert decision.outcome is Outcome.PATCHED
+    assert dict(env_of(after))["CURL_CA_BUNDLE"] == "/mine"
+    assert decision.warnings == ()
+
+
 @pytest.mark.parametrize(
     "before",
     [

@@ -193,6 +193,27 @@ def test_no_proxy_is_completed_with_what_is_known_of_the_cluster(spec, value):
     assert env_of(after) == [("NO_PROXY", value), ("no_proxy", value)]
 
 
+def test_a_container_gets_the_completed_entries_behind_its_own():
+    one = preset(env=env(NO_PROXY="a"), noProxy={"include": [".svc", "service-cidr"]})
+    _, after = admit(pod(container(env=env(NO_PROXY="own"))), world(one, facts=FACTS))
+    assert env_of(after) == [("NO_PROXY", "own,a,.svc,10.96.0.0/12"), ("no_proxy", "own,a,.svc,10.96.0.0/12")]
+
+
+def test_entries_that_complete_a_list_are_nothing_that_an_old_preset_insists_on():
+    one = preset(conflictPolicy="SkipAll", noProxy={"include": [".svc"]})
+    decision, after = admit(pod(container(env=env(NO_PROXY="own"))), world(one))
+    assert dict(env_of(after))["NO_PROXY"] == "own,.svc"
+    assert decision.warnings == ()
+
+
+def test_within_a_layer_two_values_from_different_places_conflict():
+    sources = [{"secretKeyRef": {"name": name, "key": "k"}} for name in "ab"]
+    presets = [preset(source["secretKeyRef"]["name"], env=[{"name": "A", "valueFrom": source}]) for source in sources]
+    decision, after = admit(pod(), world(*presets))
+    assert env_of(after) == [("A", sources[0])]
+    assert [conflict.item for conflict in decision.conflicts] == ["env A"]
+
+
 def test_new_facts_count_from_the_next_pod_on():
     one = preset(noProxy={"include": ["pod-cidr", ".svc"]})
     before = world(one, facts=FACTS)

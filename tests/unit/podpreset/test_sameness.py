@@ -31,8 +31,36 @@ def test_what_means_the_same_is_the_same_both_ways(one, other):
 
 
 @pytest.mark.parametrize(
+    ("quantity", "number"),
+    [
+        ("5e-9", "5n"),
+        ("5e-6", "5u"),
+        ("5e-3", "5m"),
+        ("5E3", "5k"),
+        ("5e6", "5M"),
+        ("5e9", "5G"),
+        ("5e12", "5T"),
+        ("5e15", "5P"),
+        ("5e18", "5E"),
+        ("1024", "1Ki"),
+        ("1024Ki", "1Mi"),
+        ("1024Mi", "1Gi"),
+        ("1024Gi", "1Ti"),
+        ("1024Ti", "1Pi"),
+        ("1024Pi", "1Ei"),
+        ("0.5", ".5"),
+    ],
+)
+def test_a_quantity_is_its_number_however_it_is_written(quantity, number):
+    assert same({"storage": quantity}, {"storage": number})
+    assert not same({"storage": quantity}, {"storage": f"1{number}"})
+
+
+@pytest.mark.parametrize(
     ("one", "other"),
     [
+        ({"items": [1, 2]}, {"items": [1, 3]}),
+        ({"items": [1, 2]}, {"items": [3, 2]}),
         ({"configMap": {"name": "c"}}, {"configMap": {"name": "d"}}),
         ({"configMap": {"name": "c"}}, {"configMap": {"name": "c", "defaultMode": 256}}),
         ({"configMap": {"name": "c"}}, {"configMap": {"name": "c", "defaultMode": 0}}),
