@@ -18,6 +18,8 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import force_setattr, replace
 
+from services.runtime.kube.nesting import shallow
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
@@ -144,15 +146,32 @@ decoder: Callable[[Any], msgspec.json.Decoder[Any]] = cache(_build_decoder)
 def decode(data: bytes | Raw, type_: type[Obj]) -> Obj:
     """Decode one object from JSON. Raises msgspec.ValidationError or DecodeError when it does not fit.
 
-    Raw fields are copied, so that a small object does not keep the response it came in alive.
+    Raw fields are copied, so that a small object does not keep the response it came in alive. What nobody's decoder can
+    follow, as it is nested too deeply, is left out: see `services.runtime.kube.nesting`.
     """
-    obj: Obj = decoder(type_).decode(data)
-    return compact(obj)
+    return compact(_decoded(data, type_))
+
+
+def decode_event(line: bytes) -> WatchEvent:
+    """Decode one line of a watch; errors as in `decode`."""
+    return _decoded(line, WatchEvent)
+
+
+def _decoded(data: bytes | Raw, type_: type[T]) -> T:
+    read: Callable[[bytes | Raw], T] = decoder(type_).decode
+    try:
+        return read(data)
+    except RecursionError:
+        pass
+    try:
+        return read(shallow(bytes(data)))
+    except RecursionError as error:
+        raise msgspec.DecodeError("nested too deeply, and cut off") from error
 
 
 def decode_page(data: bytes, type_: type[Obj]) -> ListPage[Obj]:
     """Decode one page of a list; errors as in `decode`."""
-    page: ListPage[Obj] = decoder(ListPage[type_]).decode(data)  # type: ignore[valid-type]  # a runtime parameter
+    page: ListPage[Obj] = _decoded(data, ListPage[type_])  # type: ignore[valid-type]  # a runtime parameter
     for item in page.items or ():
         compact(item)
     return page
@@ -242,8 +261,7 @@ def view(data: Raw, type_: type[T]) -> T:
     content = memoryview(data)
     if not content or content == _NULL:
         return type_()
-    result: T = decoder(type_).decode(data)
-    return result
+    return _decoded(data, type_)
 
 
 def version(resource_version: str) -> int:

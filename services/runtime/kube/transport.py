@@ -22,8 +22,8 @@ from services.runtime.kube.objects import (
     ObjectList,
     WatchEvent,
     decode,
+    decode_event,
     decode_page,
-    decoder,
     encode,
 )
 from services.runtime.kube.wire import DEFAULT_TIMEOUT, JSON, Wire
@@ -164,11 +164,10 @@ class Client:
             **_selectors(label_selector, field_selector),
         }
         path = f"{resource.path(namespace)}?{urlencode(query)}"
-        decode_event = decoder(WatchEvent).decode
         lines = self._wire.lines(path, accept=METADATA if metadata_only else JSON, opened=opened)
         try:
             async for line in lines:
-                event: WatchEvent = decode_event(line)
+                event = decode_event(line)
                 if event.type == "ERROR":
                     raise from_status(0, event.object)
                 yield event

@@ -14,6 +14,7 @@ from services.runtime.kube.objects import (
     OwnerReference,
     Raw,
     decode,
+    decode_event,
     decode_page,
     encode,
     has_finalizer,
@@ -117,6 +118,33 @@ def test_a_page_without_items_is_an_empty_page():
 def test_what_is_not_an_object_is_refused(body):
     with pytest.raises(msgspec.DecodeError):
         decode(body, KubeObject)
+
+
+def nested(levels):
+    return '{"a":' * levels + '"{[1"' + "}" * levels
+
+
+def test_an_object_that_is_nested_too_deeply_to_be_read_is_read_without_what_is_too_deep():
+    text = f'{{"metadata":{{"name":"deep"}},"spec":{{"before":[1],"x":{nested(9_000)},"after":2}}}}'
+    event = decode_event(f'{{"type":"ADDED","object":{text}}}'.encode())
+    listed = decode_page(f'{{"items":[{text},{{"metadata":{{"name":"next"}}}}]}}'.encode(), KubeObject)
+    for obj in (decode(text.encode(), KubeObject), decode(event.object, KubeObject), listed.items[0]):
+        spec = view(obj.spec, dict)
+        assert (obj.metadata.name, spec["before"], spec["after"]) == ("deep", [1], 2)
+        assert isinstance(spec["x"]["a"]["a"]["a"], dict)
+        assert same_json(obj.spec, raw(spec))
+    assert listed.items[1].metadata.name == "next"
+
+
+def test_an_object_that_is_deep_but_not_too_deep_stays_as_it_is():
+    text = f'{{"metadata":{{"name":"deep"}},"spec":{nested(200)}}}'
+    assert bytes(decode(text.encode(), KubeObject).spec).decode() == nested(200)
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b'{"a":' * 100_000, b'{"metadata":{"name":"' + b"[" * 100_000])
+def test_what_is_deep_and_cut_off_is_refused_like_anything_that_is_no_object(text):
+    with pytest.raises(msgspec.DecodeError):
+        decode(text, KubeObject)
 
 
 @pytest.mark.parametrize(
