@@ -23,12 +23,13 @@ import (
 )
 
 type control struct {
-	model   *simulator.Model
-	tls     *tls.Config
-	client  *vim25.Client
-	soap    rules // requests
-	tasks   rules
-	address string
+	model      *simulator.Model
+	tls        *tls.Config
+	client     *vim25.Client
+	soap       rules // requests
+	tasks      rules
+	address    string
+	collectors sync.Map
 
 	mu       sync.Mutex
 	server   *http.Server
@@ -51,6 +52,7 @@ func newControl(model *simulator.Model, config *tls.Config) *control {
 		users: map[string]string{}, calls: map[string]int{}, open: map[net.Conn]bool{}, tokens: map[string]bool{},
 	}
 	model.Map().AddHandler(&taskHook{control: c})
+	model.Map().Handler = c.install
 	return c
 }
 
@@ -182,7 +184,13 @@ func (c *control) expire(ctx context.Context) error {
 	if err != nil || len(ids) == 0 {
 		return err
 	}
-	return session.NewManager(c.client).TerminateSession(ctx, ids)
+	err = session.NewManager(c.client).TerminateSession(ctx, ids)
+	c.collectors.Range(func(key, _ any) bool {
+		key.(*collector).stop(errNobody)
+		c.collectors.Delete(key)
+		return true
+	})
+	return err
 }
 
 func (c *control) sessions(ctx context.Context) ([]string, error) {

@@ -7,7 +7,7 @@
 // The simulator itself answers promptly and never fails. Tests need the opposite, so requests pass through a front that
 // counts, delays, drops and refuses them, and tasks through a hook that holds or fails them. The control endpoint
 // (plain HTTP, JSON) steers both; control.handler lists what it offers. A restart is that of vCenter: connections and
-// sessions are gone, the inventory stays.
+// sessions are gone, the inventory stays. One part of the simulator is replaced: the waiting for updates (collector).
 package main
 
 import (

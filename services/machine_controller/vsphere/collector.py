@@ -1,9 +1,9 @@
-"""A property collector of vCenter's over a list of tasks and VMs. Every method blocks.
+"""A property collector of vCenter's over lists of tasks and VMs. Every method blocks.
 
-Responsible for: the objects on vCenter's side (collector, list view, filter), the version that says which changes are
-known, and putting changes together to values.
-Invariants: `wait` is called by one thread at a time, `change` and `known` by any. An object that left the list without
-being taken off it is reported gone only after a read has confirmed it: a list may also be changed by us meanwhile.
+Responsible for: the objects on vCenter's side (collector, list views, filters), the version that says which changes
+are known, and putting changes together to values.
+Invariants: `wait` is called by one thread at a time, `change` and `known` by any. An object that left a list without
+being taken off it is reported gone only after a read has confirmed it: the list may also be changed by us meanwhile.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from services.machine_controller.vsphere.soap import type_of, vim, vmodl
 from services.machine_controller.vsphere.values import Gone, Ref, Update
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from services.machine_controller.vsphere.properties import Properties
     from services.machine_controller.vsphere.session import Api
@@ -36,38 +36,47 @@ class Collector:
         self._api = api
         self._version = ""
         self._lock = threading.Lock()
+        self._listed: set[Ref] = set()
         self._state: dict[Ref, Properties] = {}
+        self._values: dict[Ref, Update] = {}
         self._collector = api.content.propertyCollector.CreatePropertyCollector()
-        self._list = api.content.viewManager.CreateListView(obj=[])
+        # A list for each type: the tasks' changes often.
+        self._lists = {
+            "Task": self._list("Task", views.TASK_PATHS),
+            "VirtualMachine": self._list("VirtualMachine", views.VM_PATHS),
+        }
+
+    def _list(self, type_: str, paths: Sequence[str]) -> Any:
+        view = self._api.content.viewManager.CreateListView(obj=[])
         through = _COLLECTOR.TraversalSpec(name="view", type=vim.view.ListView, path="view", skip=False)
         self._collector.CreateFilter(
             spec=_COLLECTOR.FilterSpec(
-                objectSet=[_COLLECTOR.ObjectSpec(obj=self._list, skip=True, selectSet=[through])],
-                propSet=[
-                    _COLLECTOR.PropertySpec(type=type_of(name), pathSet=list(paths), all=False)
-                    for name, paths in (("Task", views.TASK_PATHS), ("VirtualMachine", views.VM_PATHS))
-                ],
+                objectSet=[_COLLECTOR.ObjectSpec(obj=view, skip=True, selectSet=[through])],
+                propSet=[_COLLECTOR.PropertySpec(type=type_of(type_), pathSet=list(paths), all=False)],
             ),
             partialUpdates=False,  # a change names a path that was asked for, with its whole value
         )
+        return view
 
     def change(self, add: Iterable[Ref], remove: Iterable[Ref]) -> set[Ref]:
         """Put objects on the list and take others off; return those of `add` that do not exist."""
-        removed = list(remove)
+        added, removed = set(add), set(remove)
         with self._lock:
+            self._listed = (self._listed | added) - removed
             for reference in removed:
                 self._state.pop(reference, None)
-        unknown = self._list.ModifyListView(
-            add=[self._api.object(reference) for reference in add],
-            remove=[self._api.object(reference) for reference in removed],
-        )
-        return {ref(each) for each in unknown or ()}
+                self._values.pop(reference, None)
+        unknown: set[Ref] = set()
+        for type_, view in self._lists.items():
+            more = [self._api.object(reference) for reference in added if reference.type == type_]
+            less = [self._api.object(reference) for reference in removed if reference.type == type_]
+            if more or less:
+                unknown |= {ref(each) for each in view.ModifyListView(add=more, remove=less) or ()}
+        return unknown
 
     def known(self, reference: Ref) -> Update | None:
         """Return the state of an object as far as it was told."""
-        with self._lock:
-            properties = self._state.get(reference)
-            return _value(reference, dict(properties)) if properties is not None else None
+        return self._values.get(reference)  # without the lock: the event loop must not wait for a thread
 
     def wait(self) -> list[Update]:
         """Wait for changes, at most POLL_SECONDS, and return what they made of the objects."""
@@ -81,17 +90,20 @@ class Collector:
         with self._lock:
             for filtered in answer.filterSet or ():
                 for update in filtered.objectSet or ():
-                    reference = ref(update.obj)
-                    if str(update.kind) == "leave":
+                    reference, kind = ref(update.obj), str(update.kind)
+                    if reference not in self._listed:
+                        continue  # taken off since
+                    if kind == "leave":
                         left.append(reference)
                         continue
-                    if str(update.kind) == "enter":
+                    if kind == "enter":
                         self._state[reference] = {}
                     _apply(self._state.setdefault(reference, {}), update.changeSet or ())
                     touched[reference] = None
             # Only once everything was put together: a version that was half read must be asked for again.
             self._version = answer.version
-            found = [_value(r, self._state[r]) for r in touched if r in self._state]
+            found = [_value(reference, self._state[reference]) for reference in touched]
+            self._values.update((update.ref, update) for update in found)
         return found + self._gone(left)
 
     def _gone(self, left: list[Ref]) -> list[Update]:
@@ -102,13 +114,15 @@ class Collector:
         with self._lock:
             for reference in gone:
                 self._state.pop(reference, None)
+                self._values.pop(reference, None)
         return [Gone(reference) for reference in gone]
 
     def end(self) -> None:
         """End the poll and have vCenter forget everything."""
         self._collector.CancelWaitForUpdates()
         self._collector.Destroy()
-        self._list.DestroyView()
+        for view in self._lists.values():
+            view.DestroyView()
 
 
 def _apply(properties: Properties, changes: Iterable[Any]) -> None:

@@ -54,6 +54,9 @@ class Server(msgspec.Struct, frozen=True, order=True):
     def parse(cls, text: str) -> Server:
         """Read "vc.example.com", "vc.example.com:8443", "[2001:db8::1]:443", also as https URL with an /sdk path."""
         rest = text.strip().removeprefix("https://").split("/", 1)[0]
+        if "@" in rest or "://" in text.removeprefix("https://"):
+            # Not repeated in the message: what stands before an @ may be a password.
+            raise InvalidValue("server", "it is not host, host:port or an https URL")
         if rest.startswith("["):
             host, _, port = rest[1:].partition("]")
             port = port.removeprefix(":")
@@ -61,8 +64,8 @@ class Server(msgspec.Struct, frozen=True, order=True):
             host, port = rest, ""
         else:
             host, _, port = rest.partition(":")
-        if not host or "@" in host or "://" in text.removeprefix("https://"):
-            raise InvalidValue("server", "it is not host, host:port or an https URL")
+        if not host:
+            raise InvalidValue("server", "it has no host")
         if not port:
             return cls(host.lower())
         if not port.isdecimal() or not 0 < int(port) <= _MAX_PORT:

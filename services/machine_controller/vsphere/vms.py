@@ -95,9 +95,11 @@ class VirtualMachines:
 
     async def reconfigure(self, reference: Ref, extra_config: ExtraConfig) -> Ref:
         """Set keys of the extra configuration ("" removes one) and return the task; other keys stay."""
-        changes = [vim.option.OptionValue(key=key, value=value) for key, value in extra_config.items()]
-        spec = vim.vm.ConfigSpec(extraConfig=changes)
-        return await self._task("reconfigure a VM", reference, lambda vm: vm.ReconfigVM_Task(spec))
+
+        def start(vm: Any) -> Any:
+            return vm.ReconfigVM_Task(vim.vm.ConfigSpec(extraConfig=_options(extra_config)))
+
+        return await self._task("reconfigure a VM", reference, start)
 
     async def extra_config(self, reference: Ref, keys: Iterable[str]) -> ExtraConfig:
         """Read the keys of the extra configuration that are set; a key that ends in "." stands for all it begins."""
@@ -161,6 +163,10 @@ def _wanted(key: str, keys: tuple[str, ...]) -> bool:
     return any(key == wanted or (wanted.endswith(".") and key.startswith(wanted)) for wanted in keys)
 
 
+def _options(extra_config: ExtraConfig) -> list[Any]:
+    return [vim.option.OptionValue(key=key, value=value) for key, value in extra_config.items()]
+
+
 def _clone_spec(api: Api, spec: CloneSpec, template: dict[str, Any]) -> Any:
     profile = [vim.vm.DefinedProfileSpec(profileId=spec.storage_policy_id)] if spec.storage_policy_id else []
     location = vim.vm.RelocateSpec(
@@ -176,7 +182,7 @@ def _clone_spec(api: Api, spec: CloneSpec, template: dict[str, Any]) -> Any:
         numCoresPerSocket=spec.cores_per_socket or None,
         memoryMB=spec.memory_mib or None,
         annotation=spec.annotation or None,
-        extraConfig=[vim.option.OptionValue(key=key, value=value) for key, value in spec.extra_config.items()],
+        extraConfig=_options(spec.extra_config),
         deviceChange=devices.changes(list(template.get("config.hardware.device", ())), spec),
         vmProfile=profile,
         # An OVF template's vApp properties would be offered to cloud-init as a second source of its configuration.

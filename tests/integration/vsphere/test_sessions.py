@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import threading
 
 import pytest
 
 from services.machine_controller.vsphere.access import FIRST_PAUSE
+from services.machine_controller.vsphere.calls import Threads
 from services.machine_controller.vsphere.credentials import Credentials, Trust
 from services.machine_controller.vsphere.errors import (
     AuthenticationFailed,
     CertificateMismatch,
     DeadlineExceeded,
     InvalidValue,
+    Overloaded,
     PermissionDenied,
     TaskFailed,
     Unreachable,
@@ -23,6 +26,7 @@ from services.machine_controller.vsphere.session import current_time
 from services.machine_controller.vsphere.values import Server
 from services.machine_controller.vsphere.vcenter import VCenters
 from services.runtime import log
+from tests.support.proxy import Proxy
 from tests.support.vcenter import PASSWORD, USER
 from tests.support.waiting import until
 
@@ -236,6 +240,32 @@ async def test_calls_that_wait_for_a_thread_beyond_their_deadline_were_never_sen
     assert sim.stats()["calls"]["CurrentTime"] == 5
     sim.release()
     assert all(await asyncio.gather(*running))
+
+
+async def test_a_lost_route_ends_a_call_at_its_deadline(sim, vcenters):
+    async with Proxy("127.0.0.1", sim.port) as route:
+        vc = vcenters.get(Server("127.0.0.1", route.port), "a", sim.credentials, sim.trust)
+        await vc.check()
+        route.stall()
+        for _ in range(6):  # the first uses the open connection, the others hang in a handshake
+            with pytest.raises(DeadlineExceeded):
+                await vc._session.call("wait", current_time, seconds=0.1)
+        await until(lambda: vc.stats().running == 0)
+        route.resume()
+        assert await vc.check()
+        await vcenters.forget(Server("127.0.0.1", route.port), "a")
+
+
+async def test_calls_beyond_the_waiting_room_are_refused():
+    threads = Threads("vc", size=1, limit=2)
+    done = threading.Event()
+    calls = [asyncio.create_task(threads.run("wait", done.wait, seconds=30)) for _ in range(3)]
+    await until(lambda: (threads.running, threads.waiting) == (1, 2))
+    with pytest.raises(Overloaded):
+        await threads.run("wait", done.wait, seconds=30)
+    done.set()
+    assert await asyncio.gather(*calls) == [True] * 3
+    await threads.aclose()
 
 
 async def test_a_cancelled_call_frees_its_thread(sim, vc):

@@ -158,10 +158,11 @@ async def test_an_expired_session_is_renewed_under_the_watch(sim, vc, made, name
     vc.watch.follow(vm.ref, heard.append)
     await until(lambda: heard)
     sim.expire()
-    await vc.check()  # notices it; the poll of the lost session is given up then
     sim.change(name, "powerOn")
     await until(lambda: heard.latest.power is PowerState.ON)
-    assert vc.stats().logins == 2
+    await until(lambda: vc.stats().logins == 2)
+    sim.change(name, "powerOff")
+    await until(lambda: heard.latest.power is PowerState.OFF)
 
 
 async def test_a_poll_that_breaks_is_taken_up_again(sim, vc, made, name):
