@@ -31,7 +31,7 @@ class Access:
         self.clock = clock
         self._credentials = credentials
         self._trust = trust
-        self._context: ssl.SSLContext | None = None
+        self._context: tuple[Trust, ssl.SSLContext] | None = None
         self._pause = 0.0
         self._refused: tuple[float, AuthenticationFailed] | None = None
         self._listeners: list[Callable[[], None]] = []
@@ -49,11 +49,15 @@ class Access:
         """How the server is known."""
         return self._trust
 
-    def context(self) -> ssl.SSLContext:
-        """Return the TLS context of the trust, made once; InvalidValue for a CA that cannot be read."""
-        if self._context is None:
-            self._context = self._trust.context()
-        return self._context
+    def context(self, trust: Trust) -> ssl.SSLContext:
+        """Return the TLS context of a trust, made once; InvalidValue for a CA that cannot be read.
+
+        For threads: reading the system's authorities takes tens of milliseconds.
+        """
+        made = self._context
+        if made is None or made[0] != trust:
+            made = self._context = (trust, trust.context())
+        return made[1]
 
     def on_replaced(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever credentials or trust have been replaced."""
@@ -65,7 +69,6 @@ class Access:
             return False
         self._credentials = credentials
         self._trust = trust
-        self._context = None
         self.accepted()
         for listener in self._listeners:
             listener()

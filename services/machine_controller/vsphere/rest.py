@@ -79,6 +79,7 @@ class Rest:
         self._http: aiohttp.ClientSession | None = None
         self._token = ""
         self._signing_in = asyncio.Lock()
+        self._connecting = asyncio.Lock()
         self._closed = False
         self._closing: set[asyncio.Task[None]] = set()
         access.on_replaced(self._replaced)
@@ -145,13 +146,12 @@ class Rest:
     ) -> tuple[int, _Value]:
         if self._closed:
             raise Unreachable(self._server, "the connection is closed")
-        if self._http is None:
-            self._http = self._connected()
+        http = await self._connected()
         data = msgspec.json.encode(body) if body is not None else None
         sent = {**headers, "Content-Type": "application/json", "Accept": "application/json"}
         url = f"https://{self._host()}{path}"
         try:
-            async with self._http.request(method, url, data=data, headers=sent, allow_redirects=False) as response:
+            async with http.request(method, url, data=data, headers=sent, allow_redirects=False) as response:
                 content = await response.read()
                 return response.status, _decoded(content)
         except aiohttp.ServerFingerprintMismatch as error:
@@ -172,15 +172,17 @@ class Rest:
         host = f"[{server.host}]" if ":" in server.host else server.host
         return f"{host}:{server.port}"
 
-    def _connected(self) -> aiohttp.ClientSession:
-        trust = self._access.trust
-        verification = _Pin(trust, self._server) if trust.thumbprint else self._access.context()
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=verification, limit=_CONNECTIONS),
-            timeout=aiohttp.ClientTimeout(total=SECONDS),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-        )
+    async def _connected(self) -> aiohttp.ClientSession:
+        async with self._connecting:
+            while self._http is None:
+                trust = self._access.trust
+                if trust.thumbprint:
+                    verification: ssl.SSLContext | aiohttp.Fingerprint = _Pin(trust, self._server)
+                else:
+                    verification = await asyncio.to_thread(self._access.context, trust)
+                if trust == self._access.trust:  # else it was replaced meanwhile
+                    self._http = _client(verification)
+            return self._http
 
     def _replaced(self) -> None:
         if self._http is not None:
@@ -198,6 +200,15 @@ class Rest:
                 async with http.delete(url, headers={_HEADER: token}, timeout=limit) as response:
                     await response.read()
         await http.close()
+
+
+def _client(verification: ssl.SSLContext | aiohttp.Fingerprint) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=verification, limit=_CONNECTIONS),
+        timeout=aiohttp.ClientTimeout(total=SECONDS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+    )
 
 
 def _decoded(content: bytes) -> _Value:

@@ -203,17 +203,24 @@ class Session:
             raise Unreachable(str(self.server), "the connection is closed")
         self._access.check()
         credentials, trust = self._access.credentials, self._access.trust
-        stub = wire.Stub(self.server, trust, context=self._access.context(), calls_made=self.calls_made)
+
+        def work(_: Api) -> Api:
+            context = self._access.context(trust)
+            stub = wire.Stub(self.server, trust, context=context, calls_made=self.calls_made)
+            try:
+                return _signed_in(stub, credentials)
+            except BaseException:
+                stub.close()
+                raise
+
         try:
-            api = await self.attempt("Login", lambda _: _signed_in(stub, credentials), _NOBODY, seconds=CALL_SECONDS)
+            api = await self.attempt("Login", work, _NOBODY, seconds=CALL_SECONDS)
         except AuthenticationFailed as error:
             _SIGN_INS.labels(str(self.server), "refused").inc()
-            stub.close()
             self._access.refused(credentials, error)
             raise
         except BaseException:
             _SIGN_INS.labels(str(self.server), "error").inc()
-            stub.close()
             raise
         _SIGN_INS.labels(str(self.server), "success").inc()
         self.logins += 1

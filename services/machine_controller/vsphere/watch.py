@@ -140,6 +140,8 @@ class Watch:
             except VSphereError as error:
                 if api is None or self._session.in_use(api):
                     _LOG.warning("Lost the watch of vCenter", server=str(self._session.server), error=error)
+            except Exception:  # noqa: BLE001 - a mistake of ours must not leave everybody waiting for ever
+                _LOG.exception("The watch of vCenter failed", server=str(self._session.server))
             _RESTARTS.labels(str(self._session.server)).inc()
             if self.connected:
                 pause = _FIRST_PAUSE
