@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from services.podpreset import api, marks
 from services.podpreset.layers import Effective, fold, fold_volumes
+from services.podpreset.selectors import CONTAINER_NAME_LENGTH
 
 if TYPE_CHECKING:
     from services.podpreset.compiled import Preset
@@ -46,6 +47,8 @@ class Plan:
         if found is None:
             chosen = tuple([p for p in self.presets if p.selects is None or p.selects(container, is_init)])
             found = self._by_presets.get(chosen) or self._fold(chosen)
+            if len(container) > CONTAINER_NAME_LENGTH:
+                return found  # no container is called that: it is not worth the memory
             if len(self._by_container) >= _CONTAINERS:
                 self._by_container.clear()
                 self._by_presets.clear()

@@ -31,6 +31,8 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = {
 _ZEROES: tuple[Any, ...] = (None, False, 0, "", [], {})
 _QUANTITIES = frozenset({"divisor", "sizeLimit", "storage"})
 _QUANTITY = re.compile(r"([0-9]*\.?[0-9]+)(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?[0-9]{1,2}))?")
+_QUANTITY_LENGTH = 64
+"""Characters that are looked at: trying a long row of digits in every way takes long."""
 _SCALES = {
     **{
         suffix: Fraction(1000) ** power
@@ -66,7 +68,8 @@ def _same_quantity(one: Any, other: Any) -> bool:
 
 def _quantity(text: Any) -> Fraction | None:
     """Value of a resource quantity such as `1Gi`; None for what is none."""
-    found = _QUANTITY.fullmatch(str(text))
+    written = str(text)
+    found = _QUANTITY.fullmatch(written) if len(written) <= _QUANTITY_LENGTH else None
     if found is None:
         return None
     number, suffix, exponent = found.groups()

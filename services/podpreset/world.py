@@ -97,7 +97,9 @@ class World:
             own = self.labels(namespace)
             wide = [preset for preset in self.cluster if preset.usable and preset.matches_namespace(own)]
             narrow = [preset for preset in self.by_namespace.get(namespace, ()) if preset.usable]
-            candidates = self._candidates[namespace] = (*wide, *narrow)
+            candidates = (*wide, *narrow)
+            if namespace in self.namespaces:  # whoever can connect can make names up, and must not fill the memory
+                self._candidates[namespace] = candidates
         return tuple([preset for preset in candidates if preset.matches_pod(labels)])
 
     def plan(self, presets: Presets, *, windows: bool) -> Plan:

@@ -75,6 +75,8 @@ def test_a_quantity_is_its_number_however_it_is_written(quantity, number):
         ({"emptyDir": {"sizeLimit": "1Gi"}}, {"emptyDir": {"sizeLimit": "x"}}),
         ({"emptyDir": {"sizeLimit": "x"}}, {"emptyDir": {"sizeLimit": "y"}}),
         ({"path": "1024Mi"}, {"path": "1Gi"}),
+        ({"emptyDir": {"sizeLimit": "1Gi"}}, {"emptyDir": {"sizeLimit": "1" * 1_000_000 + "x"}}),
+        ({"emptyDir": {"sizeLimit": "1Gi"}}, {"emptyDir": {"sizeLimit": "1" * 1_000_000}}),
     ],
 )
 def test_what_differs_differs_both_ways(one, other):

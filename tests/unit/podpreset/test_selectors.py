@@ -1,7 +1,11 @@
 """Label selectors as Kubernetes evaluates them, and what it would refuse."""
 
+import fnmatch
+
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.podpreset.api import LabelSelector
 from services.podpreset.selectors import compile_globs, compile_selector
@@ -102,10 +106,32 @@ def test_keys_and_values_that_kubernetes_takes_are_taken():
         (["a.c"], "abc", False),
         (["[ab]"], "a", False),
         (["*"], "", True),
+        (["**"], "app", True),
+        (["a*b*c"], "abbc", True),
+        (["a*b*c"], "acb", False),
+        (["ab*ba"], "aba", False),
+        (["*?b*b?"], "abba", True),
     ],
 )
 def test_globs_match_whole_names(globs, name, matches):
     assert compile_globs(globs)(name) == matches
+
+
+@given(st.text("ab*?", max_size=8), st.text("ab", max_size=8))
+def test_a_glob_matches_as_a_file_name_does(glob, name):
+    assert compile_globs([glob])(name) == fnmatch.fnmatchcase(name, glob)
+
+
+@pytest.mark.parametrize("glob", ["*a" * 30 + "*b", "*a?" * 20 + "*b", "a*" * 31 + "b", "*" * 63 + "b"])
+def test_a_glob_of_many_asterisks_says_no_at_once(glob):
+    matches = compile_globs([glob] * 64)
+    assert not matches("a" * 63)
+    assert not matches("a" * 3_000_000)
+
+
+def test_a_name_that_no_container_can_have_is_not_looked_at():
+    assert compile_globs(["*"])("a" * 63)
+    assert not compile_globs(["*"])("a" * 64)
 
 
 def test_no_globs_are_no_test():

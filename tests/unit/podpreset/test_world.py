@@ -92,3 +92,16 @@ def test_plans_and_what_they_remember_are_bounded(monkeypatch):
         plan.annotations(effective.presets)
     assert len(plan._by_container) <= 3
     assert len(plan._marks) <= 3
+
+
+def test_names_that_are_made_up_are_not_remembered():
+    world = World.build([preset("a", env=A, containerSelector={"names": ["x"]})], {"team": {}})
+    for at in range(10):
+        assert names(world.matching(f"made-up-{at}", {})) == []
+        assert names(world.matching("team", {})) == ["a"]
+    assert list(world._candidates) == ["team"]
+    plan = world.plan(world.matching("team", {}), windows=False)
+    for at in range(10):
+        assert plan.effective("x" * (70 + at), is_init=False).presets == ()
+    assert names(plan.effective("x", is_init=False).presets) == ["a"]
+    assert list(plan._by_container) == [("x", False)]
