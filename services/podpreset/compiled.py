@@ -17,6 +17,7 @@ from services.podpreset.api import PresetKey
 from services.podpreset.sameness import same
 from services.proxyenv import lists, names
 from services.proxyenv.complete import NAMES as ENTRY_NAMES
+from services.runtime.kube.nesting import deeper
 from services.runtime.kube.objects import view
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+_LEVELS = 64
+"""Levels of a spec. No volume of a pod has twenty; comparing what has hundreds is more than Python can do."""
+_SOURCES = ("configMapKeyRef", "secretKeyRef", "fieldRef", "resourceFieldRef", "fileKeyRef")
 _SPECS = {api.CLUSTER_KIND: api.ClusterPodPresetSpec, api.NAMESPACED_KIND: api.PodPresetSpec}
 
 
@@ -157,6 +161,8 @@ def compile_preset(obj: KubeObject) -> Preset:
     """Compile a ClusterPodPreset or PodPreset object; one that cannot be read gives a preset with that problem."""
     key = PresetKey(obj.kind, obj.metadata.namespace, obj.metadata.name)
     type_ = _SPECS[obj.kind]
+    if deeper(bytes(obj.spec), _LEVELS):
+        return Preset(key, type_(), (f"spec: nested too deeply, expected at most {_LEVELS} levels",))
     try:
         spec = view(obj.spec, type_)
     except msgspec.MsgspecError as error:
@@ -212,6 +218,8 @@ def _env_problems(env: EnvVar, where: str) -> Iterator[str]:
         yield f"{where}.name: '', expected a name"
     if env.value and env.value_from is not None:
         yield f"{where}: expected value or valueFrom, not both"
+    elif env.value_from == {}:
+        yield f"{where}.valueFrom: expected one of {', '.join(_SOURCES)}"
     allowed = (
         ("type", meta.type, (api.SINGLE, api.MULTI)),
         ("merge_strategy", meta.merge_strategy, api.STRATEGIES),
@@ -230,6 +238,9 @@ def _variable(env: EnvVar, policy: str, where: str, notes: list[str]) -> Variabl
     if not multi and strategy != api.REPLACE:
         notes.append(f"{where}: a single value replaces, {strategy} needs type multi")
         strategy = api.REPLACE
+    if env.value_from and env.value_from.keys().isdisjoint(_SOURCES):
+        given = ", ".join(env.value_from)
+        notes.append(f"{where}.valueFrom: {given}, expected one of {', '.join(_SOURCES)}; pods may be refused for it")
     if multi and env.value_from is not None:
         if meta.type or strategy != api.APPEND:
             notes.append(f"{where}: a valueFrom cannot be merged, it replaces")
@@ -333,4 +344,4 @@ def _replaces(json: Json) -> bool:
     """Whether it takes the place of a broader one; the default."""
     meta = json.get("metadata")
     written = (meta.get("merge_strategy") or meta.get("mergeStrategy")) if isinstance(meta, dict) else None
-    return written in {None, "", api.REPLACE}
+    return written in (None, "", api.REPLACE)  # not a set: what is no text may have no hash

@@ -35,6 +35,8 @@ __all__ = ["LAST_CONFLICTS", "ConflictReporter", "added"]
 LAST_CONFLICTS = 10
 """Kinds of conflict that a status shows; the CRD's limit."""
 _MESSAGE = 1024
+_NAMESPACE = 63
+_NAME = 253
 _LOG = log.get("podpreset.conflicts")
 
 
@@ -69,7 +71,11 @@ class ConflictReporter:
         self._pending: dict[PresetKey, _Pending] = {}
 
     def record(self, preset: PresetKey, message: str, namespace: str, pod: str) -> None:
-        """Remember one conflict; never waits. `message` says what and with what, without values."""
+        """Remember one conflict; never waits. `message` says what and with what, without values.
+
+        All of it is cut to what a status may hold: nobody has looked at the names of a pod under review yet, and one
+        that does not fit would keep the conflicts of all other pods out of the status, too.
+        """
         pending = self._pending.setdefault(preset, _Pending())
         pending.total += 1
         message = message[:_MESSAGE]
@@ -78,8 +84,8 @@ class ConflictReporter:
             del pending.seen[next(iter(pending.seen))]
         pending.seen[message] = SeenConflict(
             message=message,
-            namespace=namespace,
-            pod=pod,
+            namespace=namespace[:_NAMESPACE],
+            pod=pod[:_NAME],
             last_time=conditions.timestamp(self._clock.now()),
             count=1 + (before.count if before is not None else 0),
         )

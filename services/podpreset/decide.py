@@ -33,6 +33,8 @@ CREATE = "CREATE"
 UPDATE = "UPDATE"
 EPHEMERAL = "ephemeralcontainers"
 
+_TOLD = 32
+"""Conflicts that are told one by one: of more, nobody sees the text, and hundreds of containers make thousands."""
 _UNMATCHED = Decision(Outcome.UNMATCHED)
 
 
@@ -170,25 +172,34 @@ class _Case:
         """Return the answer if one of the conflicts concerns the whole pod."""
         told = tuple(self.conflicts)
         policies = {conflict.policy for conflict in told}
-        said = "; ".join(map(str, told))
+        lines = _lines(told)
+        said = "; ".join(lines)
         audit = {"conflicts": said}
         if api.REJECT in policies:
             return Decision(Outcome.REJECTED, conflicts=told, audit=audit, message=f"presets conflict: {said}")
         if api.SKIP_ALL in policies:
-            warnings = tuple([f"{conflict}; the pod was left as it came" for conflict in told])
+            warnings = tuple([f"{line}; the pod was left as it came" for line in lines])
             return Decision(Outcome.LEFT, conflicts=told, warnings=warnings, audit=audit)
         return None
 
     def _decision(self, applied: Presets, patch: list[Op]) -> Decision:
         keys = tuple([preset.key for preset in applied])
         audit = {"applied": ", ".join(map(str, keys))} if keys else {}
-        if self.conflicts:
-            audit["conflicts"] = "; ".join(map(str, self.conflicts))
+        lines = _lines(tuple(self.conflicts))
+        if lines:
+            audit["conflicts"] = "; ".join(lines)
         return Decision(
             Outcome.PATCHED if patch else Outcome.UNCHANGED,
             patch=tuple(patch),
             applied=keys,
             conflicts=tuple(self.conflicts),
-            warnings=(*[f"{conflict}; it was left out" for conflict in self.conflicts], *self.warnings),
+            warnings=(*[f"{line}; it was left out" for line in lines], *self.warnings),
             audit=audit,
         )
+
+
+def _lines(conflicts: tuple[Conflict, ...]) -> list[str]:
+    """Return the conflicts as lines for people; those beyond a number are counted in the last."""
+    lines = [str(conflict) for conflict in conflicts[:_TOLD]]
+    more = len(conflicts) - len(lines)
+    return [*lines, f"{more} more conflicts"] if more else lines

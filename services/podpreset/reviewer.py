@@ -8,6 +8,7 @@ Must not know: HTTP, how presets are applied.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -71,8 +72,9 @@ class Reviewer:
         fate = _FATES.get(decision.outcome, "")
         meta = review.pod.metadata if review.pod is not None else None
         pod = (meta and (meta.name or meta.generateName)) or request.name
-        for conflict in decision.conflicts:
-            metrics.CONFLICTS.labels(*conflict.preset).inc()
-            if self._reporter is not None and not request.dryRun:
+        for preset, count in Counter(conflict.preset for conflict in decision.conflicts).items():
+            metrics.CONFLICTS.labels(*preset).inc(count)
+        if self._reporter is not None and not request.dryRun:
+            for conflict in decision.conflicts:
                 message = f"{conflict.item} differs from that of {conflict.rival}{fate}"
                 self._reporter.record(conflict.preset, message, request.namespace, pod)

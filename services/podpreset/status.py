@@ -29,7 +29,7 @@ from services.runtime.kube.resource import Resource
 from services.runtime.kube.transport import PatchKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from services.podpreset.compiled import Preset
     from services.podpreset.presets import Caches
@@ -45,6 +45,8 @@ PODS = Resource("", "v1", "pods", "Pod", namespaced=True)
 PRESET_READY = "PresetReady"
 INVALID_SPEC = "InvalidSpec"
 _CARRIES = "carries"
+_MESSAGE = 4096
+"""Characters of a condition's message; the definition takes more."""
 
 
 class CarriedPresets:
@@ -87,10 +89,16 @@ def _carried(pod: KubeObject) -> Iterator[tuple[str, ...]]:
 def readiness(preset: Preset, facts: Facts) -> Condition:
     """Return the condition of a preset. One that works but needs its author's attention is ready with a message."""
     if preset.problems:
-        return Condition(READY, FALSE, INVALID_SPEC, "; ".join(preset.problems))
+        return Condition(READY, FALSE, INVALID_SPEC, _joined(preset.problems))
     missing = complete(preset.include, facts).missing
     notes = [f"spec.noProxy.include: nothing is known of {name}, see the flags" for name in missing]
-    return Condition(READY, TRUE, PRESET_READY, "; ".join([*preset.notes, *notes]))
+    return Condition(READY, TRUE, PRESET_READY, _joined([*preset.notes, *notes]))
+
+
+def _joined(sentences: Iterable[str]) -> str:
+    """Return one message, cut to what people read; it may quote names of any number and length."""
+    message = "; ".join(sentences)
+    return message if len(message) <= _MESSAGE else f"{message[: _MESSAGE - 3]}..."
 
 
 class StatusReconciler:

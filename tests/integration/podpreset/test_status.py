@@ -6,9 +6,12 @@ import asyncio
 
 import pytest
 
-from services.podpreset.api import CLUSTER_POD_PRESETS, POD_PRESETS
+from services.podpreset.api import CLUSTER_POD_PRESETS, POD_PRESETS, PresetStatus
+from services.runtime.kube.errors import ApiError
+from services.runtime.kube.objects import view
 from tests.support.kube import eventually
 from tests.support.presets import PODS, Site, applied, container, env, first, ready
+from tests.support.waiting import blocking_until
 
 A = [{"name": "A", "value": "x"}]
 BAD = {"matchLabels": {"not a label": "x"}}
@@ -47,6 +50,41 @@ async def test_a_preset_that_cannot_be_applied_says_why_and_stops_no_other(site)
         ("Normal", "PresetReady"),
     ]
     assert "not a label" in events[0]["note"]
+
+
+async def test_a_preset_that_is_nested_more_deeply_than_anybody_can_read_stops_no_other(webhook, site):
+    body = '{"apiVersion":"reach.spectrocloud.com/v1alpha1","kind":"PodPreset","metadata":{"name":"deep"},"spec":%s}'
+    deep = '{"a":' * 5_000 + "1" + "}" * 5_000
+    spec = f'{{"env":[{{"name":"A","valueFrom":{deep}}}]}}'
+    path, headers = POD_PRESETS.path(site.namespace), {"Content-Type": "application/json"}
+    await site.kube.client.raw("POST", path, body=(body % spec).encode(), headers=headers)
+
+    async def conditions():
+        return view((await site.kube.client.get(POD_PRESETS, "deep", site.namespace)).status, PresetStatus).conditions
+
+    (condition,) = await eventually(conditions)
+    assert condition.message == "spec: nested too deeply, expected at most 64 levels"
+    await site.preset("good", env=[{"name": "B", "value": "x"}])
+    assert env(first(await site.pod())) == [("B", "x")]
+    await asyncio.to_thread(webhook.restart)
+    assert env(first(await site.pod())) == [("B", "x")]
+    await site.kube.client.delete(POD_PRESETS, "deep", site.namespace)
+    await asyncio.to_thread(blocking_until, lambda: not webhook.metric("groundwork_podpreset_presets", ready="false"))
+
+
+async def test_a_message_is_cut_to_what_a_status_may_hold(site):
+    labels = {f"no label {'x' * 5000} {at}": "x" for at in range(20)}
+    preset = await site.preset(selector={"matchLabels": labels}, env=A)
+    assert ready(preset)["status"] == "False"
+
+
+async def test_a_pod_with_a_name_that_none_can_have_keeps_no_conflict_out_of_the_status(site):
+    await site.preset("a", env=A)
+    await site.preset("b", env=[{"name": "A", "value": "y"}])
+    with pytest.raises(ApiError):
+        await site.pod(name="x" * 300)
+    await site.pod(name="good")
+    await reaches(site, "b", conflicts=2)
 
 
 async def test_pods_that_carry_a_preset_are_counted_as_they_come_and_go(site):

@@ -7,6 +7,14 @@ from services.podpreset.compiled import compile_preset
 from services.runtime.kube.objects import KubeObject, ObjectMeta, raw
 from tests.support.podpresets import cluster_preset, env, preset, var
 
+
+def nested(levels):
+    value = {}
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
 PROBLEMS = [
     ({"env": [{"value": "x"}]}, "spec.env[0].name: '', expected a name"),
     ({"env": [{"name": "A", "value": "x", "valueFrom": {}}]}, "spec.env[0]: expected value or valueFrom, not both"),
@@ -41,6 +49,14 @@ PROBLEMS = [
         "spec.selector.matchExpressions[0].operator: 'Is', expected In, NotIn, Exists or DoesNotExist",
     ),
     ({"noProxy": {"include": []}}, "spec: must specify at least one of env, envFrom, volumes, volumeMounts, caBundle"),
+    (
+        {"env": [{"name": "A", "valueFrom": {}}]},
+        "spec.env[0].valueFrom: expected one of configMapKeyRef, secretKeyRef, fieldRef",
+    ),
+    (
+        {"env": env(A="1"), "volumes": [{"name": "v", "csi": nested(70)}]},
+        "spec: nested too deeply, expected at most 64 levels",
+    ),
     ({"env": "x"}, "spec: Expected `array`, got `str` - at `$.env`"),
     ({"priority": "high"}, "spec: Expected `int`, got `str` - at `$.priority`"),
 ]
@@ -66,7 +82,7 @@ NOTES = [
         "a single value replaces, append needs type multi",
     ),
     (
-        {"env": [{"name": "A", "valueFrom": {"x": 1}, "metadata": {"type": "multi"}}]},
+        {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {}}, "metadata": {"type": "multi"}}]},
         "a valueFrom cannot be merged, it replaces",
     ),
     ({"env": env(NO_PROXY="a,*")}, "* stands for all other items, and is given alone"),
@@ -90,7 +106,7 @@ def test_what_works_but_may_surprise_is_noted(spec, note):
 
 
 def test_a_no_proxy_from_a_secret_needs_no_note():
-    assert preset(env=[{"name": "NO_PROXY", "valueFrom": {"x": 1}}]).notes == ()
+    assert preset(env=[{"name": "NO_PROXY", "valueFrom": {"secretKeyRef": {}}}]).notes == ()
 
 
 def test_metadata_of_volumes_and_mounts_is_not_for_pods():
