@@ -10,6 +10,7 @@ Must not know: failure domains.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from services.machine_controller.vsphere.errors import Busy, NotFound
@@ -19,7 +20,7 @@ from services.machine_controller.vsphere.soap import vim
 from services.machine_controller.vsphere.values import AffinityRule, ClusterRules, Ref
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from services.machine_controller.vsphere.session import Api, Session
     from services.machine_controller.vsphere.watch import Watch
@@ -49,20 +50,20 @@ class Rules:
                     raise NotFound("VM group", group, where=str(cluster), nearby=list(groups))
                 if vm in groups[group]:
                     return attempt > 0
-                await self._set(cluster, _VmGroup(group, (*groups[group], vm)), exists=True)
+                await self._set(cluster, partial(_vm_group, group, (*groups[group], vm)), exists=True)
         raise Busy(f"VM group {group} of {cluster} is changed by somebody else all the time")
 
     async def set_hosts(self, cluster: Ref, group: str, hosts: Iterable[Ref]) -> None:
         """Create a host group, or give it other hosts."""
         async with self._lock(cluster):
             exists = group in (await self.read(cluster)).host_groups
-            await self._set(cluster, _HostGroup(group, tuple(hosts)), exists=exists)
+            await self._set(cluster, partial(_host_group, group, tuple(hosts)), exists=exists)
 
     async def set_vms(self, cluster: Ref, group: str, vms: Iterable[Ref] = ()) -> None:
         """Create a VM group, or give it other VMs."""
         async with self._lock(cluster):
             exists = group in (await self.read(cluster)).vm_groups
-            await self._set(cluster, _VmGroup(group, tuple(vms)), exists=exists)
+            await self._set(cluster, partial(_vm_group, group, tuple(vms)), exists=exists)
 
     async def set_rule(self, cluster: Ref, rule: AffinityRule) -> None:
         """Create a VM-host rule, or change the one of that name."""
@@ -85,9 +86,9 @@ class Rules:
         async with self._lock(cluster):
             await self._done(await self._session.call("set a VM-host rule", work))
 
-    async def _set(self, cluster: Ref, group: _Group, *, exists: bool) -> None:
+    async def _set(self, cluster: Ref, group: Callable[[Api], Any], *, exists: bool) -> None:
         def work(api: Api) -> Ref:
-            change = _CLUSTER.GroupSpec(operation="edit" if exists else "add", info=group.info(api))
+            change = _CLUSTER.GroupSpec(operation="edit" if exists else "add", info=group(api))
             return _reconfigure(api, cluster, _CLUSTER.ConfigSpecEx(groupSpec=[change]))
 
         await self._done(await self._session.call("set a DRS group", work))
@@ -101,25 +102,12 @@ class Rules:
         return self._locks.setdefault(cluster, asyncio.Lock())
 
 
-class _Group:
-    """A group as it shall be."""
-
-    def __init__(self, name: str, members: tuple[Ref, ...]) -> None:
-        self.name = name
-        self.members = members
-
-    def info(self, api: Api) -> Any:
-        raise NotImplementedError
+def _vm_group(name: str, members: Iterable[Ref], api: Api) -> Any:
+    return _CLUSTER.VmGroup(name=name, vm=[api.object(member) for member in members])
 
 
-class _VmGroup(_Group):
-    def info(self, api: Api) -> Any:
-        return _CLUSTER.VmGroup(name=self.name, vm=[api.object(member) for member in self.members])
-
-
-class _HostGroup(_Group):
-    def info(self, api: Api) -> Any:
-        return _CLUSTER.HostGroup(name=self.name, host=[api.object(member) for member in self.members])
+def _host_group(name: str, members: Iterable[Ref], api: Api) -> Any:
+    return _CLUSTER.HostGroup(name=name, host=[api.object(member) for member in members])
 
 
 def _configuration(api: Api, cluster: Ref) -> Any:
