@@ -147,7 +147,8 @@ class MachineReconciler:
                 await self._writer.say(machine, News(paused=True))
             return
         if trouble is None:
-            trouble = world.unreachable or ("" if world.look in (Look.PRESENT, Look.ABSENT) else None)
+            seen = "" if world.look in (Look.PRESENT, Look.ABSENT) else None
+            trouble = (world.unreachable or seen) if world.blocked is None else seen
         before = find(view(machine.status, api.VSphereMachineStatus).conditions, PROVISIONED)
         news = News(
             say=say,
