@@ -21,7 +21,7 @@ from services.runtime.kube.nesting import deeper
 from services.runtime.kube.objects import view
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from services.podpreset.api import EnvMetadata, EnvVar, PodPresetSpec
     from services.podpreset.selectors import Match
@@ -32,6 +32,10 @@ Json = dict[str, Any]
 _LEVELS = 64
 """Levels of a spec. No volume of a pod has twenty; comparing what has hundreds is more than Python can do."""
 _SOURCES = ("configMapKeyRef", "secretKeyRef", "fieldRef", "resourceFieldRef", "fileKeyRef")
+_VOLUMES = (
+    *("configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "hostPath", "image", "nfs", "persistentVolumeClaim"),
+    *("projected", "secret"),
+)
 _SPECS = {api.CLUSTER_KIND: api.ClusterPodPresetSpec, api.NAMESPACED_KIND: api.PodPresetSpec}
 
 
@@ -218,8 +222,8 @@ def _env_problems(env: EnvVar, where: str) -> Iterator[str]:
         yield f"{where}.name: '', expected a name"
     if env.value and env.value_from is not None:
         yield f"{where}: expected value or valueFrom, not both"
-    elif env.value_from == {}:
-        yield f"{where}.valueFrom: expected one of {', '.join(_SOURCES)}"
+    elif env.value_from is not None and len(env.value_from) != 1:
+        yield f"{where}.valueFrom: {_listed(env.value_from)}, expected one of {', '.join(_SOURCES)}"
     allowed = (
         ("type", meta.type, (api.SINGLE, api.MULTI)),
         ("merge_strategy", meta.merge_strategy, api.STRATEGIES),
@@ -239,7 +243,7 @@ def _variable(env: EnvVar, policy: str, where: str, notes: list[str]) -> Variabl
         notes.append(f"{where}: a single value replaces, {strategy} needs type multi")
         strategy = api.REPLACE
     if env.value_from and env.value_from.keys().isdisjoint(_SOURCES):
-        given = ", ".join(env.value_from)
+        given = _listed(env.value_from)
         notes.append(f"{where}.valueFrom: {given}, expected one of {', '.join(_SOURCES)}; pods may be refused for it")
     if multi and env.value_from is not None:
         if meta.type or strategy != api.APPEND:
@@ -304,6 +308,8 @@ def _sources(spec: PodPresetSpec, problems: list[str]) -> Iterator[Source]:
         label = f"ConfigMap {config_map}" if config_map else f"Secret {secret}"
         if not config_map and not secret:
             problems.append(f"spec.envFrom[{at}]: expected configMapRef or secretRef")
+        elif not selectors.is_object_name(config_map or secret):
+            problems.append(f"spec.envFrom[{at}]: '{config_map or secret}', expected the name of an object")
         elif key not in seen:
             seen.add(key)
             yield Source(key, label, _bare(json), _replaces(json))
@@ -317,6 +323,8 @@ def _storage(
         name = json.get("name")
         if not name or not isinstance(name, str):
             problems.append(f"spec.volumes[{at}].name: expected a name")
+        elif len(sources := [kind for kind in _VOLUMES if json.get(kind) is not None]) > 1:
+            problems.append(f"spec.volumes[{at}]: {_listed(sources)}, expected one of them")
         elif name in volumes:
             notes.append(f"spec.volumes[{at}]: {name} was there before, which is the one used")
         else:
@@ -328,11 +336,21 @@ def _storage(
             problems.append(f"spec.volumeMounts[{at}].name: '{name}', expected one of spec.volumes")
         elif not path:
             problems.append(f"spec.volumeMounts[{at}].mountPath: expected a path")
+        elif not _is_inside(str(json.get("subPath") or "")):
+            problems.append(f"spec.volumeMounts[{at}].subPath: '{json['subPath']}', expected a path within the volume")
         elif path in mounts:
             notes.append(f"spec.volumeMounts[{at}]: {path} was there before, which is the one used")
         else:
             mounts[path] = Mount(name, path, _bare(json), _replaces(json))
     return tuple(volumes.values()), tuple(mounts.values())
+
+
+def _listed(fields: Iterable[str]) -> str:
+    return " and ".join(sorted(fields)) or "nothing"
+
+
+def _is_inside(path: str) -> bool:
+    return not path.startswith("/") and ".." not in path.split("/")
 
 
 def _bare(json: Json) -> Json:

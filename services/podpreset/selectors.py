@@ -105,6 +105,11 @@ def _compile_requirement(requirement: Requirement, where: str, problems: list[st
     return None
 
 
+def is_object_name(text: str) -> bool:
+    """Tell whether an object such as a ConfigMap can have this name (a DNS subdomain)."""
+    return len(text) <= _PREFIX_LENGTH and _PREFIX.fullmatch(text) is not None
+
+
 def _key_problems(key: str, where: str) -> list[str]:
     prefix, slash, name = key.rpartition("/")
     good = _NAME.fullmatch(name) and (not slash or (len(prefix) <= _PREFIX_LENGTH and _PREFIX.fullmatch(prefix)))

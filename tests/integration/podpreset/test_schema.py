@@ -124,7 +124,22 @@ REFUSED = {
     "a name of dots": ({"env": [{"name": "..a"}]}, "spec.env[0].name", "must not be '.'"),
     "no name": ({"env": [{"value": "x"}]}, "spec.env[0].name", "Required value"),
     "a name twice": ({"env": [A, A]}, "spec.env[1]", "Duplicate value"),
-    "two values": ({"env": [{**A, "valueFrom": {}}]}, "spec.env[0]", "takes value or valueFrom, not both"),
+    "two values": ({"env": [{**A, "valueFrom": {"x": {}}}]}, "spec.env[0]", "takes value or valueFrom, not both"),
+    "a value from nothing": (
+        {"env": [{"name": "A", "valueFrom": {}}]},
+        "spec.env[0].valueFrom",
+        "at least 1 properties",
+    ),
+    "a value from two things": (
+        {"env": [{"name": "A", "valueFrom": {"fieldRef": {}, "secretKeyRef": {}}}]},
+        "spec.env[0].valueFrom",
+        "Too many: 2",
+    ),
+    "a source that cannot exist": (
+        {"envFrom": [{"configMapRef": {"name": "A_b"}}]},
+        "spec.envFrom[0].configMapRef.name",
+        "should match",
+    ),
     "single, appended": (
         {"env": [{**A, "metadata": {"type": "single", "merge_strategy": "append"}}]},
         "spec.env[0].metadata",

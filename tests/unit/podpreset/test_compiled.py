@@ -51,7 +51,20 @@ PROBLEMS = [
     ({"noProxy": {"include": []}}, "spec: must specify at least one of env, envFrom, volumes, volumeMounts, caBundle"),
     (
         {"env": [{"name": "A", "valueFrom": {}}]},
-        "spec.env[0].valueFrom: expected one of configMapKeyRef, secretKeyRef, fieldRef",
+        "spec.env[0].valueFrom: nothing, expected one of configMapKeyRef, secretKeyRef, fieldRef",
+    ),
+    (
+        {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {}, "fieldRef": {}}}]},
+        "spec.env[0].valueFrom: fieldRef and secretKeyRef, expected one of configMapKeyRef",
+    ),
+    ({"envFrom": [{"configMapRef": {"name": "A_b"}}]}, "spec.envFrom[0]: 'A_b', expected the name of an object"),
+    (
+        {"volumes": [{"name": "v", "emptyDir": {}, "secret": {"secretName": "s"}, "metadata": {}}]},
+        "spec.volumes[0]: emptyDir and secret, expected one of them",
+    ),
+    (
+        {"volumes": [{"name": "v"}], "volumeMounts": [{"name": "v", "mountPath": "/m", "subPath": "a/../../b"}]},
+        "spec.volumeMounts[0].subPath: 'a/../../b', expected a path within the volume",
     ),
     (
         {"env": env(A="1"), "volumes": [{"name": "v", "csi": nested(70)}]},
@@ -77,6 +90,10 @@ def test_a_problem_of_the_namespace_selector_is_told_too():
 
 
 NOTES = [
+    (
+        {"env": [{"name": "A", "valueFrom": {"newKeyRef": {}}}]},
+        "secretKeyRef, fieldRef, resourceFieldRef, fileKeyRef; pods may be refused for it",
+    ),
     (
         {"env": [var("A", "x", type="single", merge_strategy="append")]},
         "a single value replaces, append needs type multi",
