@@ -9,6 +9,7 @@ import random
 import time
 
 import pytest
+from msgspec.structs import replace
 
 from services.runtime import metrics
 from services.runtime.cache.decide import Trouble
@@ -67,7 +68,8 @@ class Watched:
         if new is None:
             self.removed.append(old.key)
             return
-        if self.newest.get(new.metadata.uid, 0) >= version(new):
+        translated = old is not None and old.apiVersion != new.apiVersion  # the same state in another version
+        if self.newest.get(new.metadata.uid, 0) >= version(new) and not translated:
             self.faults.append(f"{new.key} went back to {version(new)} from {self.newest[new.metadata.uid]}")
         self.newest[new.metadata.uid] = version(new)
         self.folded[new.key] = new
@@ -451,6 +453,38 @@ async def test_a_resource_that_is_installed_later_is_followed_and_one_that_is_re
             await eventually(lambda: watched.store.get(second.key))
             assert await discovery.pick(candidates) is candidates[0]
     assert watched.faults == []
+
+
+async def test_a_version_that_is_preferred_is_followed_once_it_is_served(own, own_namespace, monkeypatch):
+    monkeypatch.setattr("services.runtime.cache.reflector.RECHECKS", (0.05, 0.5))
+    group = f"g{random.getrandbits(32):x}.example.com"
+    candidates = [Resource(group, version_, "widgets", "Widget", namespaced=True) for version_ in ("v2", "v1")]
+    watched = Watched("widgets")
+    old, new = (definition(group, "widgets", "Widget", versions) for versions in (["v1"], ["v1", "v2"]))
+    await asyncio.to_thread(own.install_crds, old)
+    async with connected(own.kubeconfig) as client:
+        discovery = Discovery(client, SystemClock())
+        reflector = Reflector(
+            client,
+            functools.partial(discovery.pick, candidates),
+            watched.store,
+            clock=SystemClock(),
+            namespace=own_namespace,
+            discovery=discovery,
+        )
+        async with running(discovery.run(), reflector.run()):
+            meta = ObjectMeta(name="w", namespace=own_namespace)
+            widget = KubeObject(apiVersion=f"{group}/v1", kind="Widget", metadata=meta, spec=raw({"size": 3}))
+            await client.create(candidates[1], widget)
+            await eventually(lambda: watched.store.get(widget.key))
+            await asyncio.to_thread(own.install_crds, new)
+            await eventually(lambda: watched.store.get(widget.key).apiVersion == f"{group}/v2")
+            second = widget_of(widget, f"{group}/v1")
+            await client.create(candidates[1], replace(second, metadata=replace(meta, name="second")))
+            found = await eventually(lambda: watched.store.get(ObjectKey(own_namespace, "second")))
+            assert found.apiVersion == f"{group}/v2"
+    assert watched.faults == []
+    assert watched.removed == []
 
 
 def widget_of(widget, api_version):

@@ -48,6 +48,7 @@ class Trouble(Enum):
     REWOUND = "rewound"  # versions went backwards: the server was restored from a backup
     OVERLOADED = "overloaded"  # 429 or 5xx
     UNREACHABLE = "unreachable"  # the network
+    SUPERSEDED = "superseded"  # the server serves a version that is preferred by now
     SILENT = "silent"  # no bytes for too long
     DENIED = "denied"  # 401 or 403
     UNSERVED = "unserved"  # the server does not know the resource
@@ -166,7 +167,7 @@ def _watch_ended(state: State, outcome: WatchEnded, spread: float) -> tuple[Stat
     match outcome.trouble:
         case None if outcome.delivered:
             return _resume(state)
-        case Trouble.EXPIRED | Trouble.REWOUND:
+        case Trouble.EXPIRED | Trouble.REWOUND | Trouble.SUPERSEDED:
             state = replace(state, resource_version=None)
             if state.attempt == 0:
                 return _resume(replace(state, attempt=1))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
 import msgspec
@@ -23,7 +23,7 @@ from services.runtime.kube.objects import KubeObject, decode
 from services.runtime.kube.resource import Resource
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from services.runtime.cache.store import Store
     from services.runtime.clock import Clock
@@ -35,6 +35,9 @@ T = TypeVar("T", bound=KubeObject)
 INACTIVITY = 70.0
 """Seconds without a byte after which a watch is given up: the server sends a bookmark about every 60."""
 WATCH_SECONDS = (300, 600)
+RECHECKS = (1.0, 10.0)
+"""Seconds after a change of what is served at which it is asked whether another resource is preferred now: definitions
+come in bursts, and their versions are served one after the other, a little later than the definition says."""
 BOOKMARK = "BOOKMARK"
 
 _LISTS = metrics.counter("groundwork_reflector_lists_total", "Complete lists taken over.", ("resource",))
@@ -67,8 +70,9 @@ class Reflector(Generic[T]):
     """Follows one resource in one namespace, or in all of them, for one store.
 
     `choose` is the resource, or finds it (`Discovery.pick`) and may give None: a resource that is not served counts as
-    synced and empty, and is looked for again when `discovery` reports a change. `as_` is the type of the store's
-    objects, `inactivity` is in seconds, `jitter` gives numbers in [0, 1).
+    synced and empty, and is looked for again when `discovery` reports a change; so is one that is preferred to what is
+    followed, such as a newer version. `as_` is the type of the store's objects, `inactivity` is in seconds, `jitter`
+    gives numbers in [0, 1).
     """
 
     def __init__(
@@ -105,6 +109,7 @@ class Reflector(Generic[T]):
         self._state = decide.State()
         self._last = ""
         self._delivered = False
+        self._superseded = False
         self._error: Exception | None = None
         self.last_contact: float | None = None
         """Monotonic time of the last answer that was of use: a list, a row of a watch, or a clear "not served"."""
@@ -181,8 +186,10 @@ class Reflector(Generic[T]):
         trouble: Trouble | None = None
         retry_after: float | None = None
         try:
-            async with asyncio.timeout(self._inactivity) as watchdog, aclosing(events):
+            async with asyncio.timeout(self._inactivity) as watchdog, self._rechecked(watchdog), aclosing(events):
                 async for event in events:
+                    if self._superseded:
+                        break
                     if not self._take(event):
                         trouble = Trouble.REWOUND
                         break
@@ -193,7 +200,40 @@ class Reflector(Generic[T]):
                         armed = now
         except (KubeError, msgspec.MsgspecError, TimeoutError) as error:
             trouble, retry_after = self._explain(error), _retry_after(error)
+        if self._superseded:
+            trouble, retry_after = Trouble.SUPERSEDED, None
         return decide.WatchEnded(self._last, self._delivered, trouble, retry_after, loop.time() - began)
+
+    @asynccontextmanager
+    async def _rechecked(self, watchdog: asyncio.Timeout) -> AsyncIterator[None]:
+        """For the body of the `with`, let the watchdog go off when another resource is preferred."""
+        self._superseded = False
+        if self._discovery is None or isinstance(self._choose, Resource):
+            yield
+            return
+        checks = asyncio.create_task(self._recheck(self._discovery, self._choose, watchdog))
+        try:
+            yield
+        finally:
+            checks.cancel()
+
+    async def _recheck(
+        self, discovery: Changes, choose: Callable[[], Awaitable[Resource | None]], watchdog: asyncio.Timeout
+    ) -> None:
+        while True:
+            generation = discovery.generation
+            for seconds in RECHECKS:
+                await self._clock.sleep(seconds)
+                try:
+                    preferred = await choose()
+                except (KubeError, msgspec.MsgspecError):
+                    continue
+                # One that is not served is the watch's own business: the server ends it.
+                if preferred not in {None, self._resource}:
+                    self._superseded = True
+                    watchdog.reschedule(asyncio.get_running_loop().time())
+                    return
+            await discovery.changed_since(generation)
 
     def _take(self, event: WatchEvent) -> bool:
         """Feed one row to the store; False when it belongs to another history than the one followed so far."""
@@ -252,6 +292,8 @@ class Reflector(Generic[T]):
             _logger.info("Following the server again", **fields)
         elif now is Trouble.UNSERVED:
             _logger.info("Resource is not served, waiting for it", **fields)
+        elif now is Trouble.SUPERSEDED:
+            _logger.info("Another version is served now, listing again", **fields)
         elif now is Trouble.EXPIRED:
             _logger.info("Resource version expired, listing again", **fields)
         elif now is Trouble.SILENT:

@@ -144,8 +144,7 @@ class Store(Generic[T]):
         if record is None:
             return obj
         have: T = record[0]
-        same = have.metadata.resourceVersion == obj.metadata.resourceVersion and have.metadata.uid == obj.metadata.uid
-        return have if same else obj
+        return have if have.metadata.uid == obj.metadata.uid and _same_state(have, obj) else obj
 
     def replace(self, items: Iterable[T], resource_version: str, scope: str = "") -> None:
         """Take a complete list of `scope` (a namespace, "" for everything) as the truth at `resource_version`.
@@ -280,7 +279,7 @@ class Store(Generic[T]):
         if old.metadata.uid != obj.metadata.uid:
             self._remove(key)
             self._put(key, obj)
-        elif old.metadata.resourceVersion != obj.metadata.resourceVersion:
+        elif not _same_state(old, obj):
             self._records[key] = self._indexed(key, obj, record)
             self._fire(old, obj)
 
@@ -327,6 +326,11 @@ class Store(Generic[T]):
         except Exception:  # as above: the other handlers and objects go on
             changed = new or old
             _logger.exception("Handler failed", store=self.name, object=str(changed.key) if changed else "")
+
+
+def _same_state(one: KubeObject, other: KubeObject) -> bool:
+    """Whether two sights of an object are the same; another version of the API may show the same state otherwise."""
+    return one.metadata.resourceVersion == other.metadata.resourceVersion and one.apiVersion == other.apiVersion
 
 
 def _within(key: ObjectKey, scope: str) -> bool:

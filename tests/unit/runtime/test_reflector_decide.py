@@ -49,6 +49,7 @@ TABLE = {
         Pause(SECOND),
     ),
     "a rewound history means a list at once": (State("9"), ended(Trouble.REWOUND, delivered=True), List()),
+    "a preferred version means a list at once": (State("9"), ended(Trouble.SUPERSEDED, delivered=False), List()),
     "a lost connection waits": (State("5"), ended(Trouble.UNREACHABLE, delivered=False), Pause(FIRST)),
     "a lost connection that had delivered waits shortly": (
         State("5", attempt=6),
@@ -105,7 +106,9 @@ def test_each_outcome_has_its_action(state, outcome, action):
 
 
 @pytest.mark.parametrize(
-    "trouble", [Trouble.EXPIRED, Trouble.REWOUND, Trouble.UNSERVED, Trouble.BROKEN], ids=lambda trouble: trouble.value
+    "trouble",
+    [Trouble.EXPIRED, Trouble.REWOUND, Trouble.SUPERSEDED, Trouble.UNSERVED, Trouble.BROKEN],
+    ids=lambda trouble: trouble.value,
 )
 def test_a_watch_that_cannot_go_on_is_followed_by_a_list(trouble):
     state, action = step(State("5", attempt=1), ended(trouble, delivered=False), HALF)

@@ -1,6 +1,7 @@
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from services.runtime.cache.store import ADDED, DELETED, MODIFIED, Store
 from services.runtime.kube.objects import KubeObject, ObjectKey, ObjectMeta, raw, view
@@ -122,6 +123,16 @@ async def test_waiting_for_sync_ends_with_the_last_feed():
     await waiting
     store.expect("y")
     assert store.synced
+
+
+def test_the_same_state_in_another_version_of_the_api_takes_the_place_of_what_is_known(store, told):
+    old = replace(made("a", 1), apiVersion="things.example.org/v1")
+    new = replace(old, apiVersion="things.example.org/v2")
+    store.replace([old], "5")
+    assert store.known(new) is new
+    store.replace([new], "6")
+    assert store.get(key("a")) is new
+    assert told.news() == [(None, 1), (1, 1)]
 
 
 def test_a_list_reuses_what_is_known_and_unchanged(store):
