@@ -154,7 +154,7 @@ async def test_with_metal3_s_claims_alone(start_world, surface):
 async def test_an_integrator_that_is_there_first_waits_for_capv_to_be_installed(start_world, surface):
     await surface.serve(infrastructure=(), cluster=(), ipam=NEW)
     world = await start_world(within=surface.cluster, stand_ins=False)
-    await surface.install(infrastructure=BOTH, cluster=BOTH)
+    await surface.install(infrastructure=NEW, cluster=NEW)
     await world.start_stand_ins()
     assert await everything(world) == RESULT
 
