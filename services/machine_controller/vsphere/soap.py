@@ -11,7 +11,7 @@ from typing import Any, Final
 from pyVmomi import pbm as _pbm
 from pyVmomi import vim as _vim
 from pyVmomi import vmodl as _vmodl
-from pyVmomi.SoapAdapter import SoapStubAdapter
+from pyVmomi.SoapAdapter import SoapResponseDeserializer, SoapStubAdapter
 from pyVmomi.VmomiSupport import GuessWsdlType
 
 vim: Final[Any] = _vim
@@ -19,5 +19,6 @@ vmodl: Final[Any] = _vmodl
 pbm: Final[Any] = _pbm
 type_of: Final[Any] = GuessWsdlType
 StubBase: Any = SoapStubAdapter
+ResponseDeserializer: Any = SoapResponseDeserializer
 
-__all__ = ["StubBase", "pbm", "type_of", "vim", "vmodl"]
+__all__ = ["ResponseDeserializer", "StubBase", "pbm", "type_of", "vim", "vmodl"]

@@ -1,4 +1,4 @@
-"""pyVmomi's SOAP stub over connections of our own.
+"""pyVmomi's SOAP stub over connections of our own: pyVmomi writes and reads the XML, the rest is done here.
 
 Responsible for: TCP and TLS to vCenter, the check of its certificate before the first byte of a request, idle
 connections, and counting the calls.
@@ -6,14 +6,16 @@ Invariants: each connection is opened and used under the current `Call`, so a de
 certificate is compared on every connection, whether or not an authority vouches for it (pyVmomi's own stub looks at
 the thumbprint only after normal verification failed). A connection that the server closed while it was idle is not
 used again: otherwise a call that must not be repeated would fail for a reason that is none. Proxy settings of the
-environment are never looked at.
+environment are never looked at. An answer is read to its end before it is parsed.
 Must not know: sessions, what the calls mean.
 """
 
 from __future__ import annotations
 
 import contextlib
+import http
 import http.client
+import io
 import select
 import socket
 import threading
@@ -23,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from services.machine_controller.vsphere import calls
 from services.machine_controller.vsphere.credentials import Trust, sha256_thumbprint
 from services.machine_controller.vsphere.errors import CertificateMismatch
-from services.machine_controller.vsphere.soap import StubBase
+from services.machine_controller.vsphere.soap import ResponseDeserializer, StubBase
 from services.runtime import metrics
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ VIM_VERSION = "vim.version.version12"
 PBM_VERSION = "pbm.version.version12"
 
 _USER_AGENT = "groundwork-machine-controller"
+_COOKIE = "vmware_soap_session"
 _IDLE_SECONDS = 60.0
 _KEEPALIVE_SECONDS = 30
 
@@ -50,6 +53,11 @@ _SECONDS = metrics.histogram(
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 LONG_POLL = "WaitForUpdatesEx"
+
+
+# Writing and reading XML is done by one thread at a time. Only one can compute anyhow, and where several try, the event
+# loop has to wait its turn behind all of them, 5 ms each (sys.getswitchinterval).
+_COMPUTING = threading.Lock()
 
 
 class Connection(http.client.HTTPConnection):
@@ -122,7 +130,6 @@ class Stub(StubBase):  # type: ignore[misc] # taken as untyped
             path=path,
             version=version,
             requestContext={"vcSessionCookie": session_id} if session_id else None,
-            customHeaders={"User-Agent": _USER_AGENT},
         )
         self._server = server
         self._trust = trust
@@ -147,8 +154,8 @@ class Stub(StubBase):  # type: ignore[misc] # taken as untyped
             session_id=self.GetSessionId() or "",
         )
 
-    def InvokeMethod(self, mo: Any, info: Any, args: Any, outerStub: Any = None) -> Any:  # noqa: N802, N803 - pyVmomi's
-        """Carry a call out; as the base class, and counted."""
+    def InvokeMethod(self, mo: Any, info: Any, args: Any, *_: Any) -> Any:  # noqa: N802 - pyVmomi's name
+        """Carry a call out: return its result or raise its fault."""
         method = info.wsdlName
         server = str(self._server)
         began = time.monotonic()
@@ -156,13 +163,52 @@ class Stub(StubBase):  # type: ignore[misc] # taken as untyped
         with self._idle_lock:
             self._calls_made[method] += 1
         try:
-            answer = super().InvokeMethod(mo, info, args, outerStub)
+            answer = self._invoke(mo, info, args)
             outcome = "success"
         finally:
             _CALLS.labels(server, method, outcome).inc()
             if method != LONG_POLL:
                 _SECONDS.labels(server, method).observe(time.monotonic() - began)
         return answer
+
+    def _invoke(self, mo: Any, info: Any, args: Any) -> Any:
+        with _COMPUTING:
+            request = self.SerializeRequest(mo, info, args)
+        status, body = self._exchange(request)
+        with _COMPUTING:
+            answer = ResponseDeserializer(self).Deserialize(io.BytesIO(body), info.result)
+        if status == http.HTTPStatus.OK:
+            return answer
+        if not isinstance(answer, Exception):
+            raise http.client.HTTPException(f"HTTP {status} without a fault")
+        raise answer
+
+    def _exchange(self, request: bytes) -> tuple[int, bytes]:
+        headers = {
+            "Content-Type": "text/xml; charset=UTF-8",
+            "Cookie": self.cookie,
+            "SOAPAction": self.versionId,
+            "User-Agent": _USER_AGENT,
+        }
+        connection = self.GetConnection()
+        try:
+            connection.request("POST", self.path, request, headers)
+            response = connection.getresponse()
+            body = response.read()
+        except BaseException:
+            connection.close()
+            self.DropConnections()  # the others are probably broken as well
+            raise
+        self._take_cookie(response.getheader("Set-Cookie") or "")
+        self.ReturnConnection(connection)
+        if response.status not in (http.HTTPStatus.OK, http.HTTPStatus.INTERNAL_SERVER_ERROR):
+            raise http.client.HTTPException(f"HTTP {response.status} {response.reason}")
+        return response.status, body
+
+    def _take_cookie(self, header: str) -> None:
+        name, _, value = header.partition(";")[0].partition("=")
+        if name.strip() == _COOKIE:
+            self.SetSessionId(value.strip().strip('"'))
 
     def GetConnection(self) -> Connection:  # noqa: N802 - pyVmomi's name
         """Take an idle connection that still lives, or open one."""
