@@ -31,7 +31,7 @@ $(READY): requirements-dev.lock pyproject.toml
 # pytest captures output, so the minutes that a first build takes are spent here, where progress is seen.
 .PHONY: binaries
 binaries: $(READY)
-	@$(PY) -m tools.binaries >/dev/null
+	@$(PY) -m tools.binaries etcd kube-apiserver kubectl vcsim >/dev/null
 
 .PHONY: demo
 demo: binaries ## a running system on a real API server, with addresses bound (DEMO_EXIT=1: end when that is shown)
@@ -39,6 +39,7 @@ demo: binaries ## a running system on a real API server, with addresses bound (D
 
 .PHONY: test
 test: binaries ## all tests but e2e and bench (TESTS=tests/unit or ARGS="-k name": some of them)
+	@$(PY) -m tools.binaries helm >/dev/null
 	@$(PYTEST) $(TESTS) --ignore=tests/e2e --ignore=tests/bench $(ARGS)
 
 .PHONY: check

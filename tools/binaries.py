@@ -68,9 +68,11 @@ def _kubernetes(command: str, expected: str) -> GoBuild:
 
 
 def _vcsim() -> GoBuild:
-    # Its main is ours, so a change of it must not be answered with yesterday's binary.
-    source = (Path(__file__).resolve().parent / "vcsim" / "main.go").read_bytes()
-    version = f"{GOVMOMI}-{hashlib.sha256(source).hexdigest()[:12]}"
+    # Its sources are ours, so a change of them must not be answered with yesterday's binary.
+    digest = hashlib.sha256()
+    for file in sorted((Path(__file__).resolve().parent / "vcsim").iterdir()):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    version = f"{GOVMOMI}-{digest.hexdigest()[:12]}"
     return GoBuild(version, ".", "vcsim", expected="about 30 s, once")
 
 
