@@ -80,7 +80,8 @@ async def run(options: argparse.Namespace) -> int:
             for line in changes:
                 print(f"would {line}" if options.dry_run else line)
             if changes and not options.dry_run:
-                _ask(options, f"Make these {len(changes)} changes in vCenter {planned.server}?")
+                objects = f" and apply {len(planned.objects)} objects to the cluster" if options.objects else ""
+                _ask(options, f"Make these {len(changes)} changes in vCenter {planned.server}{objects}?")
                 progress.step("setting up tags")
                 await autoconfigure.carry_out(vcenter.tags, wanted, names)
             if options.objects:

@@ -148,8 +148,10 @@ class _Look:
         present = await self._try(Check.REGION, autoconfigure.read(self._vcenter.tags, categories, objects))
         if present is None:
             return ()
+        # Where the cluster or the group is missing that is the cause, and what has to be mended.
+        explained = Check.CLUSTER in self.problems or Check.HOSTS in self.problems
         for check, each in wanted.items():
-            if not each.objects:
+            if not each.objects and not explained:
                 self._add(check, f"there is no {each.type} that could carry tag {each.tag!r}")
         missing = {check: tagging.missing(each, present) for check, each in wanted.items()}
         untagged = {target for found in missing.values() for target in found.objects}

@@ -147,6 +147,8 @@ class ZoneReconciler:
         if not asked or not look.wanted or not any(check in look.observation.problems for check in TAG_CHECKS):
             return look.observation
         problem = await self._configure(zone, spec.server, look.wanted)
+        if problem is None:
+            return None
         if problem:
             return _with(look, problem)
         return (await observe(reached.vcenter, wanted, spec.placement_constraint)).observation
@@ -187,14 +189,14 @@ class ZoneReconciler:
             )
         return self._connections.of(self._secrets.own, server)
 
-    async def _configure(self, zone: KubeObject, server: str, wanted: Sequence[Wanted]) -> str:
-        """Make the tags that are missing; returns why that cannot be done, "" when it is."""
+    async def _configure(self, zone: KubeObject, server: str, wanted: Sequence[Wanted]) -> str | None:
+        """Make the tags that are missing; returns why that cannot be done, "" when it is, None when not yet."""
         if self._secrets.tags is None:
             return "no credentials for making tags are configured (--zone-tags-secret)"
         # Never with a thumbprint of a cluster's: whoever may write one could have these credentials sent anywhere.
         vcenter, trouble = self._connections.of(self._secrets.tags, server)
         if vcenter is None:
-            return trouble or "its credentials are being read"
+            return trouble or None
         try:
             names = {
                 target: found.path

@@ -33,7 +33,7 @@ class ZoneSettings(Settings):
     zone_tags_secret: Annotated[
         ObjectKey | None,
         Flag(
-            "Secret with the vCenter user that makes and attaches tags, for failure domains that ask for it by annotation",
+            "Secret with the vCenter user that makes and attaches tags of failure domains whose annotation asks for it",
             secret,
             "NS/NAME",
         ),
