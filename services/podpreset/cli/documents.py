@@ -19,11 +19,14 @@ from services.podpreset.cli.workloads import NoPodError, Workload, workload
 from services.runtime.kube.objects import KubeObject, decode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 Json = dict[str, Any]
 
 DEFAULT_NAMESPACE = "default"
+_LARGEST = 5_000_000
+"""Values in a document with its anchors written out; 10 MB of workloads have less than one million."""
+_DEEPEST = 128
 _PRESETS = {api.CLUSTER_KIND, api.NAMESPACED_KIND}
 _LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -87,9 +90,13 @@ def objects(text: str, source: str) -> Iterator[tuple[str, Json]]:
         documents = list(yaml.load_all(text, Loader=_Loader))
     except yaml.YAMLError as error:
         raise DocumentError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise DocumentError(f"{source}: nested too deeply") from error
     for number, document in enumerate(documents, 1):
         where = f"{source}: document {number}" if len(documents) > 1 else source
-        for item in _items(document):
+        if _weight(document, {}, where) > _LARGEST:
+            raise DocumentError(f"{where}: its anchors stand for more than {_LARGEST} values")
+        for item in _items(document, where):
             if not isinstance(item, dict) or not item.get("apiVersion") or not item.get("kind"):
                 raise DocumentError(f"{where}: no Kubernetes object: apiVersion and kind are needed")
             meta = item.get("metadata")
@@ -98,16 +105,36 @@ def objects(text: str, source: str) -> Iterator[tuple[str, Json]]:
             yield where, {**item, "metadata": meta or {}}
 
 
-def _items(document: Any) -> Iterable[Any]:
+def _items(document: Any, where: str) -> Iterator[Any]:
     if document is None:  # what stands between two lines of dashes
-        return ()
-    if isinstance(document, dict) and str(document.get("kind") or "").endswith("List") and "items" in document:
-        # Items of a typed list (PodList) carry neither kind nor version.
-        kind = str(document["kind"]).removesuffix("List")
-        defaults = {"apiVersion": document.get("apiVersion"), "kind": kind} if kind else {}
-        items = document["items"] or []
-        return [{**defaults, **item} if isinstance(item, dict) else item for item in items]
-    return (document,)
+        return
+    if not (isinstance(document, dict) and str(document.get("kind") or "").endswith("List") and "items" in document):
+        yield document
+        return
+    items = document["items"] or []
+    if not isinstance(items, list):
+        raise DocumentError(f"{where}: items is no list")
+    # Items of a typed list (PodList) carry neither kind nor version.
+    kind = str(document["kind"]).removesuffix("List")
+    defaults = {"apiVersion": document.get("apiVersion"), "kind": kind} if kind else {}
+    for item in items:
+        yield from _items({**defaults, **item} if isinstance(item, dict) else item, where)
+
+
+def _weight(value: Any, known: dict[int, int], where: str, level: int = 0) -> int:
+    """Count the values in a document, those behind an anchor each time it is used. Raises DocumentError.
+
+    A few lines of anchors can stand for more than any memory holds, and for something that contains itself.
+    """
+    if not isinstance(value, dict | list):
+        return 1
+    found = known.get(id(value))
+    if found is None:
+        if level > _DEEPEST:
+            raise DocumentError(f"{where}: nested too deeply")
+        children = value.values() if isinstance(value, dict) else value
+        found = known[id(value)] = 1 + sum(_weight(child, known, where, level + 1) for child in children)
+    return found
 
 
 def _kube_object(obj: Json, where: str) -> KubeObject:

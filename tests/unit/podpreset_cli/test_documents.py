@@ -81,6 +81,45 @@ def test_lists_are_taken_apart_and_other_kinds_passed_over():
     assert documents.others == ["ConfigMap"]
 
 
+def test_a_list_in_a_list_is_taken_apart_too():
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {}}
+    inner = {"apiVersion": "v1", "kind": "List", "items": [pod]}
+    documents = read(json.dumps({"apiVersion": "v1", "kind": "List", "items": [inner, None]}))
+    assert [name for _, _, name in documents.workloads] == ["p"]
+
+
+BOMB = "{apiVersion: v1, kind: ConfigMap, data: ["
+BOMB += ", ".join(["&a0 [x]", *[f"&a{at} [{', '.join([f'*a{at - 1}'] * 10)}]" for at in range(1, 10)]]) + "]}"
+UNUSABLE = {
+    "items that are none": ("{kind: List, apiVersion: v1, items: 5}", "items is no list"),
+    "a tab": ("a:\n\tb: 1", "not YAML"),
+    "a Python object": ("!!python/object/apply:os.getcwd []", "not YAML"),
+    "anchors without end": (BOMB, "its anchors stand for more than 5000000 values"),
+    "an anchor within itself": ("{apiVersion: v1, kind: ConfigMap, data: &a {b: *a}}", "nested too deeply"),
+    "deep lists": ("{apiVersion: v1, kind: ConfigMap, data: " + "[" * 200 + "]" * 200 + "}", "nested too deeply"),
+    "lists as deep as no parser goes": ("[" * 5000 + "]" * 5000, "nested too deeply"),
+    "a number that JSON has not": (
+        "{apiVersion: reach.spectrocloud.com/v1alpha1, kind: PodPreset, spec: {priority: .inf}}",
+        "JSON is malformed",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_what_cannot_be_used_is_said_in_one_line(case):
+    text, message = UNUSABLE[case]
+    with pytest.raises(DocumentError, match=r"^all\.yaml: ") as caught:
+        read(text)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_anchors_are_written_out():
+    documents = read("{apiVersion: v1, kind: Pod, metadata: {name: p, labels: &a {x: y}, annotations: *a}, spec: {}}")
+    (found,) = documents.workloads.values()
+    assert found.pod["metadata"]["annotations"] == {"x": "y"}
+
+
 def test_the_later_of_two_objects_of_one_name_counts():
     meta = {"apiVersion": "reach.spectrocloud.com/v1alpha1", "kind": "PodPreset", "metadata": {"name": "p"}}
     documents = read("\n---\n".join(json.dumps({**meta, "spec": {"priority": number}}) for number in (1, 2)))
