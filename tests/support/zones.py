@@ -69,11 +69,11 @@ class World:
             finally:
                 await world._untag()
 
-    def service(self, **settings):
+    def service(self, kubeconfig=None, **settings):
         return InProcess(
             machine_controller,
             MachineSettings,
-            self.cluster.kubeconfig,
+            kubeconfig or self.cluster.kubeconfig,
             **{"identity_secret": ObjectKey(self.namespace, "vcenter"), "zone_period": PERIOD, "all": True, **settings},
         )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from services.machine_controller import api
 from services.machine_controller.contract import is_paused
 from services.machine_controller.zones import publish
-from services.runtime.kube.conditions import FALSE, find
+from services.runtime.kube.conditions import find
 from services.runtime.kube.events import NORMAL, WARNING
 from services.runtime.kube.objects import KubeObject, ObjectKey, view, with_status
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from services.runtime.clock import Clock
     from services.runtime.kube.events import EventRecorder
     from services.runtime.kube.transport import Client
+
+_EVENTS = {publish.NOT_READY: "FailureDomainsNotReady", publish.NONE_SELECTED: publish.NONE_SELECTED}
+"""What somebody has to mend; that zones are about to be looked at is no news."""
 
 
 class Publisher:
@@ -60,8 +63,9 @@ class Publisher:
         self._stores.clusters.observe(await self._client.update_status(api.VSPHERE_CLUSTERS, changed))
         said = find(before.conditions, publish.FAILURE_DOMAINS_READY)
         told = wanted.condition
-        if told is not None and told.status == FALSE and (said is None or said.message != told.message):
-            self._events.event(cluster, WARNING, told.reason, told.message, action="PublishFailureDomains")
+        worth = told is not None and told.reason in _EVENTS and (said is None or said.message != told.message)
+        if told is not None and worth:
+            self._events.event(cluster, WARNING, _EVENTS[told.reason], told.message, action="PublishFailureDomains")
         if before.failure_domains != wanted.failure_domains:
             names = ", ".join(domain.name for domain in wanted.failure_domains) or "none"
             self._events.event(cluster, NORMAL, "FailureDomainsPublished", names, action="PublishFailureDomains")

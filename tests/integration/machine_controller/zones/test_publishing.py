@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+
+import yaml
+
 from services.machine_controller import api, contract
+from tests.conftest import ROOT
 from tests.support.kube import eventually, manifest
 from tests.support.zones import DOMAINS, MACHINES, ZONES, condition
 
@@ -35,7 +41,9 @@ async def test_a_cluster_publishes_the_zones_it_selects_and_waits_until_one_is_r
     assert condition(none, "FailureDomainsReady")[:2] == ("False", "NotReady")
     assert condition(none, "FailureDomainsReady")[2].startswith(f"no zone is ready: {world.name('a')}: ")
     assert none["status"]["initialization"] == {"provisioned": True}
-    assert {"NotReady", "FailureDomainsPublished"} <= set(await world.reasons(none))
+    assert {"FailureDomainsNotReady", "NoFailureDomainSelected", "FailureDomainsPublished"} <= set(
+        await world.reasons(none)
+    )
 
     await world.tag("zone", "a", await world.object("cluster", "DC0_C0"))
     await eventually(cluster, lambda obj: obj["status"].get("failureDomains"))
@@ -127,3 +135,41 @@ async def test_a_paused_zone_is_left_alone(world):
     paused = await world.get()
     assert "status" not in paused
     assert "finalizers" not in paused["metadata"]
+
+
+async def test_the_rights_of_the_page_are_enough(world, zone_cluster):
+    page = (ROOT / "docs" / "reference" / "vcenter-privileges.md").read_text()
+    (rules,) = [yaml.safe_load(block)["rules"] for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    # What the rest of the service reads to become ready; writing is for zones alone.
+    others = [
+        {"apiGroups": [api.GROUP], "resources": ["vspheremachines"], "verbs": ["list", "watch"]},
+        {"apiGroups": ["cluster.x-k8s.io"], "resources": ["clusters"], "verbs": ["list", "watch"]},
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["list", "watch"]},
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get"]},
+        {"apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"], "verbs": ["list", "watch"]},
+    ]
+    account = await asyncio.to_thread(
+        zone_cluster.service_account_kubeconfig, world.namespace, world.name("zones"), [*rules, *others]
+    )
+    await world.running.stop()
+    await world.tagged()
+    restricted = world.service(account)
+    async with restricted.running():
+        await world.create(
+            world.domain(),
+            world.zone(),
+            world.zone("b", "a"),
+            world.vsphere_cluster(failureDomainSelector={"matchLabels": {"world": world.id}}),
+        )
+
+        async def cluster():
+            return await world.kube.get(api.VSPHERE_CLUSTERS, "c", world.namespace)
+
+        await eventually(cluster, lambda obj: len(obj.get("status", {}).get("failureDomains", ())) == 2)
+        published = await cluster()
+        await eventually(lambda: world.reasons(published), lambda found: "FailureDomainsPublished" in found)
+        for name in "ba":
+            await world.kube.delete(ZONES, world.name(name))
+            await world.kube.gone(ZONES, world.name(name))
+        await world.kube.gone(DOMAINS, world.name("a"))
+    await world.running.start()
