@@ -97,6 +97,7 @@ async def build(service: Service[MachineSettings]) -> None:
         events,
         period=settings.zone_period,
         taken=gathering.taken,
+        paused=lambda cluster: contract.is_paused(cluster, caches.capi_cluster_of(cluster)),
         published=queue_cluster,
     )
     clusters: Controller[ObjectKey] = Controller(

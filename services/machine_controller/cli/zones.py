@@ -16,7 +16,7 @@ import yaml
 
 from services import console, output
 from services.console import CommandLine, Progress, UnusableError
-from services.machine_controller.cli import zonesapply, zonesconnect, zonesite, zonesplan
+from services.machine_controller.cli import zonesapply, zonesconnect, zonesplan, zonesread
 from services.machine_controller.cli.zonesplan import Choice
 from services.machine_controller.zones import tagging
 
@@ -137,7 +137,7 @@ async def _site(options: argparse.Namespace) -> Site:
     server = zonesconnect.server_of(options)
     with Progress() as progress:
         async with zonesconnect.connect(options, server, progress) as vcenter:
-            return await zonesite.look(
+            return await zonesread.look(
                 vcenter,
                 server,
                 progress,

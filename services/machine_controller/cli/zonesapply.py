@@ -24,8 +24,8 @@ from services.machine_controller import api
 from services.machine_controller.cli import zonesconnect
 from services.machine_controller.zones import autoconfigure, tagging
 from services.machine_controller.zones.decide import TAG_CHECKS, decide
-from services.machine_controller.zones.identity import same_server
 from services.machine_controller.zones.observe import observe
+from services.machine_controller.zones.selectors import same_server
 from services.runtime.kube import config
 from services.runtime.kube.errors import ApiError, NotFound
 from services.runtime.kube.transport import Client, PatchKind

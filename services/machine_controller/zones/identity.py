@@ -11,9 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from services.machine_controller import api
-from services.machine_controller.vsphere.errors import VSphereError
-from services.machine_controller.vsphere.values import Server
-from services.machine_controller.zones.selectors import selects
+from services.machine_controller.zones.selectors import same_server, selects
 from services.runtime.kube.objects import view
 
 if TYPE_CHECKING:
@@ -40,11 +38,6 @@ class Secrets(NamedTuple):
     tags: ObjectKey | None = None
 
 
-def same_server(one: str, other: str) -> bool:
-    """Whether two ways to write a server mean the same."""
-    return one == other or _canonical(one) == _canonical(other)
-
-
 def order(zone: KubeObject, clusters: Iterable[KubeObject]) -> list[KubeObject | None]:
     """Return whom to ask: VSphereClusters, and None for the service itself."""
     server = view(zone.spec, api.VSphereDeploymentZoneSpec).server
@@ -57,10 +50,3 @@ def order(zone: KubeObject, clusters: Iterable[KubeObject]) -> list[KubeObject |
         chosen = selects(spec.failure_domain_selector, zone.metadata.labels or {})
         (selecting if chosen else others).append(cluster)
     return [*selecting, None, *others]
-
-
-def _canonical(text: str) -> str:
-    try:
-        return str(Server.parse(text))
-    except VSphereError:
-        return text

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from services.machine_controller import api
 from services.machine_controller.zones.decide import VCENTER_AVAILABLE, VCENTER_UNREACHABLE
-from services.machine_controller.zones.identity import same_server
-from services.machine_controller.zones.selectors import selects, shown
+from services.machine_controller.zones.selectors import same_server, selects, shown
 from services.runtime.kube.conditions import FALSE, TRUE, Condition, find, plain, set_condition
 from services.runtime.kube.objects import view
 

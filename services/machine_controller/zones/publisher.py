@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from services.machine_controller import api
-from services.machine_controller.contract import is_paused
 from services.machine_controller.zones import publish
 from services.runtime.kube.conditions import find
 from services.runtime.kube.events import NORMAL, WARNING
@@ -40,20 +39,25 @@ class Publisher:
         clock: Clock,
         *,
         taken: Callable[[KubeObject], bool],
+        paused: Callable[[KubeObject], bool],
         published: Callable[[ObjectKey], None],
     ) -> None:
-        """`taken` tells which VSphereClusters are ours; `published` is told of each whose status was written."""
+        """`taken` and `paused` tell which VSphereClusters are ours, and which of them are left alone now.
+
+        `published` is told of each whose status was written.
+        """
         self._client = client
         self._stores = stores
         self._events = events
         self._clock = clock
         self._taken = taken
+        self._paused = paused
         self._published = published
 
     async def reconcile(self, key: ObjectKey) -> None:
         """Bring one VSphereCluster's status up to date."""
         cluster = self._stores.clusters.get(key)
-        if cluster is None or cluster.deleting or not self._taken(cluster) or is_paused(cluster):
+        if cluster is None or cluster.deleting or not self._taken(cluster) or self._paused(cluster):
             return
         wanted = publish.publication(cluster, self._stores.zones.values())
         changed = with_status(cluster, publish.applied(cluster.status, wanted, self._clock.now()))

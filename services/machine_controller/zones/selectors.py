@@ -1,4 +1,4 @@
-"""Label selectors of VSphereClusters over VSphereDeploymentZones.
+"""Which VSphereDeploymentZones a VSphereCluster means: those of its server that its label selector selects.
 
 Invariants: pure. An absent selector selects nothing, an empty one everything; an operator that nobody knows selects
 nothing, since the API server admits none.
@@ -8,6 +8,9 @@ Source: apimachinery meta/v1 LabelSelectorAsSelector.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from services.machine_controller.vsphere.errors import VSphereError
+from services.machine_controller.vsphere.values import Server
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,6 +43,11 @@ def shown(selector: LabelSelector) -> str:
     return ",".join(texts)
 
 
+def same_server(one: str, other: str) -> bool:
+    """Whether two ways to write a server mean the same."""
+    return one == other or _canonical(one) == _canonical(other)
+
+
 def _meets(requirement: SelectorRequirement, labels: Mapping[str, str]) -> bool:
     value = labels.get(requirement.key)
     match requirement.operator:
@@ -53,3 +61,10 @@ def _meets(requirement: SelectorRequirement, labels: Mapping[str, str]) -> bool:
             return value is None
         case _:
             return False
+
+
+def _canonical(text: str) -> str:
+    try:
+        return str(Server.parse(text))
+    except VSphereError:
+        return text

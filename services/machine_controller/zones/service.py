@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from services.machine_controller import api
 from services.machine_controller.zones import publish
 from services.machine_controller.zones.caches import Stores, domain_name, zone_of
-from services.machine_controller.zones.identity import same_server
 from services.machine_controller.zones.publisher import Publisher
 from services.machine_controller.zones.reconciler import ZoneReconciler
+from services.machine_controller.zones.selectors import same_server
 from services.runtime.controller import Controller
 from services.runtime.kube.objects import KubeObject, ObjectKey, view
 from services.runtime.settings import Settings
@@ -60,17 +60,21 @@ def add_zones(
     *,
     period: float,
     taken: Callable[[KubeObject], bool],
+    paused: Callable[[KubeObject], bool],
     published: Callable[[ObjectKey], None],
 ) -> Zones:
     """Add the controllers of zones to the manager; the caller adds the reflectors of the stores.
 
-    `period`: seconds between two looks at a zone. `taken` tells which VSphereClusters are ours and not paused.
-    `published` is told of each VSphereCluster whose failure domains were written: `Zones.holds` may have changed.
+    `period`: seconds between two looks at a zone. `taken` tells which VSphereClusters are ours, `paused` which of them
+    (or whose Cluster) are left alone; it is asked again when their status changes. `published` is told of each
+    VSphereCluster whose failure domains were written: `Zones.holds` may have changed.
     """
     reconciler = ZoneReconciler(
         service.client, stores, connections, secrets, events, service.clock, period=period, taken=taken
     )
-    publisher = Publisher(service.client, stores, events, service.clock, taken=taken, published=published)
+    publisher = Publisher(
+        service.client, stores, events, service.clock, taken=taken, paused=paused, published=published
+    )
     zones: Controller[ObjectKey] = Controller(
         "vsphere-zone", reconciler.reconcile, workers=_WORKERS, deadline=DEADLINE_SECONDS, clock=service.clock
     )

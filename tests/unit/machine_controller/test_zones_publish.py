@@ -190,7 +190,7 @@ def test_the_clusters_that_select_a_zone_lend_their_credentials_first():
     ],
 )
 def test_servers_are_compared_by_what_they_mean(one, other, same):
-    assert identity.same_server(one, other) is same
+    assert selectors.same_server(one, other) is same
 
 
 def requirement(key, operator, *values):

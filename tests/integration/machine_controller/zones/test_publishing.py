@@ -10,7 +10,7 @@ import yaml
 from services.machine_controller import api, contract
 from tests.conftest import ROOT
 from tests.support.kube import eventually, manifest
-from tests.support.zones import DOMAINS, MACHINES, ZONES, condition
+from tests.support.zones import CLUSTERS, DOMAINS, MACHINES, ZONES, condition
 
 VALIDATED = "FailureDomainValidated"
 
@@ -71,6 +71,24 @@ async def test_zones_stay_published_while_their_vcenter_does_not_answer(world):
     assert silent["status"]["failureDomains"] == [{"name": world.name("a"), "controlPlane": True}]
     world.sim.up()
     await eventually(cluster, lambda obj: condition(obj, "FailureDomainsReady")[0] == "True")
+
+
+async def test_nothing_is_published_on_a_cluster_that_is_paused_until_it_is_not(world):
+    await world.tagged()
+    await world.create(world.domain(), world.zone())
+    await world.ready()
+    paused = world.capi_cluster()
+    paused["spec"]["paused"] = True
+    selector = {"matchLabels": {"world": world.id}}
+    await world.create(paused, world.vsphere_cluster(failureDomainSelector=selector))
+
+    async def cluster():
+        return await world.kube.get(api.VSPHERE_CLUSTERS, "c", world.namespace)
+
+    seen = await eventually(cluster, lambda obj: condition(obj, "Paused"))
+    assert "failureDomains" not in seen["status"]
+    await world.kube.patch(CLUSTERS, "c", world.namespace, spec={"paused": None})
+    await eventually(cluster, lambda obj: obj["status"].get("failureDomains"))
 
 
 async def test_a_zone_stays_while_a_machine_is_in_it_and_the_last_one_takes_its_failure_domain(world):
