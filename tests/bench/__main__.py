@@ -1,8 +1,8 @@
-"""Measure: `python -m tests.bench [ipam|podpreset] [--full] [--sizes N,N] [--json PATH]`, or `make bench` for both.
+"""Measure: `python -m tests.bench [ipam|podpreset|integrator] [--full] [--sizes N,N] [--json PATH]`, or `make bench`.
 
-The allocator takes about seven minutes on two idle cores, with `--full` about an hour, the webhook about one. Speed
-never fails the bench; its exit code is 1 when something was incorrect: an address given twice, a claim without one, a
-pod without its preset, a process that died.
+The allocator takes about seven minutes on two idle cores, with `--full` about an hour, the webhook about one, the
+integrator about two. Speed never fails the bench; its exit code is 1 when something was incorrect: an address given
+twice, a claim or machine without one, a pod without its preset, a process that died.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.bench import decisions, ipam, podpreset, report
+from tests.bench import decisions, integrator, ipam, podpreset, report
 from tests.bench.load import BenchError
 from tools.progress import say, step
 
@@ -28,16 +28,17 @@ FULL_SIZES = (500, 1_000, 2_000, 5_000, 10_000)
 STEADY, STEADY_PACE = 300, 20.0
 PARTS = ("pairs", "steady", "restart", "decisions", "memory")
 PODPRESET_PARTS = ("pods", "handler")
-SERVICES = ("ipam", "podpreset")
+INTEGRATOR_PARTS = ("machines",)
+PARTS_OF = {"ipam": PARTS, "podpreset": PODPRESET_PARTS, "integrator": INTEGRATOR_PARTS}
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=(__doc__ or "").partition("\n\n")[2])
-    parser.add_argument("what", nargs="?", choices=SERVICES, help="the service (default: all)")
+    parser.add_argument("what", nargs="?", choices=PARTS_OF, help="the service (default: all)")
     parser.add_argument("--full", action="store_true", help="all sizes, and memory with 50,000 claims")
-    parser.add_argument("--sizes", type=_sizes, metavar="N,N", help=f"numbers of claims (default: {SIZES})")
+    parser.add_argument("--sizes", type=_sizes, metavar="N,N", help=f"numbers of claims or machines (default: {SIZES})")
     parser.add_argument("--pairs", type=int, default=2, metavar="N", help="runs of each size (default: %(default)s)")
-    parts = PARTS + PODPRESET_PARTS
+    parts = PARTS + PODPRESET_PARTS + INTEGRATOR_PARTS
     parser.add_argument("--only", choices=parts, action="append", help="this part alone; repeatable")
     parser.add_argument("--workers", type=int, metavar="N", help="workers of both parties (default: the allocator's)")
     parser.add_argument("--uvloop", action=argparse.BooleanOptionalAction, help="event loop of both parties")
@@ -104,15 +105,24 @@ def measure_webhook(arguments: argparse.Namespace) -> dict[str, Any]:
     return podpreset.measure(parts, podpreset.Options(arguments.uvloop))
 
 
+def measure_integrator(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run the integrator's part, for each size."""
+    options = integrator.Options(arguments.workers, arguments.uvloop)
+    sizes = (integrator.SIZE, integrator.FULL_SIZE) if arguments.full else (integrator.SIZE,)
+    return [integrator.measure(size, options, rounds=arguments.pairs) for size in arguments.sizes or sizes]
+
+
 def main() -> int:
     """Measure, print, and say by the exit code whether everything was correct."""
     arguments = _arguments()
     incorrect: list[BaseException] = []
     results: dict[str, Any] = {}
-    wanted = [arguments.what] if arguments.what else [name for name in SERVICES if _asked(name, arguments.only)]
+    wanted = [arguments.what] if arguments.what else [name for name in PARTS_OF if _asked(name, arguments.only)]
     try:
         if "podpreset" in wanted:
             results["podpreset"] = measure_webhook(arguments)
+        if "integrator" in wanted:
+            results["integrator"] = measure_integrator(arguments)
         if "ipam" in wanted:
             results |= measure_allocator(arguments)
     except* BenchError as errors:
@@ -126,6 +136,11 @@ def main() -> int:
         found = podpreset.targets(results["podpreset"])
         print(podpreset.text(results["podpreset"]))
         print(report.promises(found))
+    for measured in results.get("integrator", ()):
+        promised = integrator.targets(measured)
+        found += promised
+        print(integrator.text(measured))
+        print(report.promises(promised))
     if "ipam" in wanted:
         found += report.targets(results)
         print(report.text(results))
@@ -137,8 +152,7 @@ def main() -> int:
 
 def _asked(service: str, only: Sequence[str] | None) -> bool:
     """Whether one of the parts that were asked for is of a service."""
-    parts = PARTS if service == "ipam" else PODPRESET_PARTS
-    return only is None or any(part in parts for part in only)
+    return only is None or any(part in PARTS_OF[service] for part in only)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -1,4 +1,4 @@
-"""A process that is measured: the allocator, or the bare writer beside it.
+"""A process that is measured: the allocator, the bare writer beside it, or the integrator.
 
 Responsible for: starting and stopping it, its metrics as it serves them, CPU time and memory as the kernel accounts
 them (proc(5)).
@@ -20,10 +20,15 @@ from tests.bench.load import BenchError
 from tools.process import Daemon, free_ports
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tests.bench.stage import Stage
 
+MODULES = {
+    "allocator": "services.ipam",
+    "bare": "tests.bench.bare",
+    "integrator": "services.capv_integrator",
+}
 _TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 _READY_SECONDS = 120.0
 _WRITES = ("POST", "PUT", "PATCH", "DELETE")
@@ -60,13 +65,14 @@ class Requests(NamedTuple):
 
 
 class Party:
-    """One process that serves claims. `name` is `allocator` or `bare`."""
+    """One process that serves claims or machines. `name` is one of `MODULES`; `flags` are added to its command line."""
 
-    def __init__(self, name: str, on: Stage, *, workers: int | None, uvloop: bool | None) -> None:
+    def __init__(
+        self, name: str, on: Stage, *, workers: int | None, uvloop: bool | None, flags: Sequence[str] = ()
+    ) -> None:
         self.name = name
         self.port = free_ports(1)[0]
-        module = {"allocator": "services.ipam", "bare": "tests.bench.bare"}[name]
-        self._command = [sys.executable, "-m", module, "--kubeconfig", str(on.kubeconfig)]
+        self._command = [sys.executable, "-m", MODULES[name], "--kubeconfig", str(on.kubeconfig), *flags]
         self._command += ["--bind-address", f"127.0.0.1:{self.port}"]
         if workers is not None:
             self._command += ["--workers", str(workers)]

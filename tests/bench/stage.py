@@ -9,7 +9,7 @@ import os
 import time
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from services.ipam import api
 from services.runtime.kube import config
@@ -22,7 +22,7 @@ from tools import capi
 from tools.cluster import Cluster
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 _CRDS = Path(__file__).resolve().parents[2] / "deploy" / "crds"
 _GROUPS = (api.METAL3_GROUP, api.OWN_GROUP, api.CAPI_GROUP, api.CLUSTERS[0].group)
@@ -64,12 +64,12 @@ class Stage(NamedTuple):
 
 
 @contextmanager
-def stage() -> Iterator[Stage]:
-    """Set one up for the body of the `with`."""
+def stage(*definitions: Mapping[str, Any], groups: Sequence[str] = ()) -> Iterator[Stage]:
+    """Set one up for the body of the `with`, with more definitions and rights on more API groups if given."""
     with Cluster.temporary() as cluster:
-        cluster.install_crds(_CRDS, *capi.crds())
+        cluster.install_crds(_CRDS, *capi.crds(), *definitions)
         cluster.apply(*load.manifests())
-        allowed = [(group, "*") for group in _GROUPS] + [("", "pods")]
+        allowed = [(group, "*") for group in (*_GROUPS, *groups)] + [("", "pods")]
         allowed += [(other.group, other.plural) for other in (LEASES, EVENTS, CUSTOM_RESOURCE_DEFINITIONS)]
         rules = [{"apiGroups": [group], "resources": [plural], "verbs": ["*"]} for group, plural in allowed]
         ready = Stage(cluster, cluster.service_account_kubeconfig("groundwork-system", "bench", rules))
