@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from services.runtime.clock import Clock
     from services.runtime.main import Service
 
-__all__ = ["PATH", "build"]
+__all__ = ["PATH", "build", "untouched"]
 
 PATH = "/mutate"
 """Where reviews are answered; deploy/webhook names it too."""
@@ -58,7 +58,7 @@ async def build(service: Service[PodPresetSettings]) -> None:
         for key in caches.all():
             status.queue.add(key)
 
-    caches = Caches(preset_changed, _untouched(service))
+    caches = Caches(preset_changed, untouched(service))
     carried = CarriedPresets(pods_changed)
     reconciler = StatusReconciler(service.client, caches, carried, events, clock)
     status = Controller("podpreset-status", reconciler.reconcile, workers=settings.workers, clock=clock)
@@ -98,9 +98,9 @@ async def build(service: Service[PodPresetSettings]) -> None:
     add_webhook(service, {PATH: Reviewer(caches, reporter)})
 
 
-def _untouched(service: Service[PodPresetSettings]) -> set[str]:
-    """Namespaces whose pods are left alone. `default` is where a service thinks it is that runs outside of a pod."""
-    return {*service.settings.untouched_namespace, service.namespace} - {"default"}
+def untouched(service: Service[PodPresetSettings]) -> set[str]:
+    """Return the namespaces to leave alone. `default` is where a service thinks it is that runs outside of a pod."""
+    return {*service.settings.untouched_namespace, *({service.namespace} - {"default"})}
 
 
 def _show_age(resource: str, reflector: Reflector[KubeObject], clock: Clock) -> None:
