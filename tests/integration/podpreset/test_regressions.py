@@ -140,6 +140,52 @@ async def test_r7_a_second_call_changes_nothing(webhook, site):
     assert patch_of(again) == []
 
 
+DEFAULTED = {
+    "config": {"configMap": {"name": "c"}},
+    "projected": {
+        "projected": {
+            "sources": [
+                {"secret": {"name": "s"}},
+                {"downwardAPI": {"items": [{"path": "n", "fieldRef": {"fieldPath": "metadata.name"}}]}},
+            ]
+        }
+    },
+    "claim": {
+        "ephemeral": {
+            "volumeClaimTemplate": {
+                "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1024Mi"}}}
+            }
+        }
+    },
+    "image": {"image": {"reference": "registry.invalid/x:1"}},
+    "memory": {"emptyDir": {"sizeLimit": "1024Mi", "medium": "Memory"}},
+    "path": {"hostPath": {"path": "/x"}},
+    "iscsi": {"iscsi": {"targetPortal": "192.0.2.1", "iqn": "iqn.2020-01.example:b", "lun": 0}},
+    "rbd": {"rbd": {"monitors": ["a"], "image": "i"}},
+    "azure": {"azureDisk": {"diskName": "a", "diskURI": "https://blob.invalid/x"}},
+    "scale": {
+        "scaleIO": {"gateway": "https://x.invalid", "system": "s", "secretRef": {"name": "n"}, "volumeName": "v"}
+    },
+    "nothing": {},
+}
+
+
+async def test_r7_what_the_api_server_fills_in_is_no_difference_on_a_second_call(site, webhook):
+    references = [
+        {"name": "FIELD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "RESOURCE", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
+    ]
+    given = [{"name": name, **source} for name, source in DEFAULTED.items()]
+    at = [{"name": name, "mountPath": f"/{name}"} for name in DEFAULTED]
+    await site.preset(conflictPolicy="Reject", env=references, volumes=given, volumeMounts=at)
+    made = await site.pod()
+    assert applied(made)
+    again = await asyncio.to_thread(webhook.review, made, namespace=site.namespace)
+    assert again["allowed"], again
+    assert "patch" not in again
+    assert "warnings" not in again
+
+
 async def test_r8_of_a_pod_that_got_a_sidecar_since_only_the_sidecar_is_changed(webhook, site):
     await site.preset(env=[variable("A")])
     made = await site.pod()
