@@ -24,6 +24,8 @@ from services.capv_integrator import __main__ as integrator
 from services.capv_integrator.settings import IntegratorSettings
 from services.ipam import __main__ as allocator
 from services.ipam.settings import IpamSettings
+from services.machine_controller import __main__ as machine_controller
+from services.machine_controller.settings import MachineSettings
 from services.podpreset import __main__ as webhook
 from services.podpreset.settings import PodPresetSettings
 from services.runtime import metrics
@@ -59,6 +61,7 @@ SERVICES: tuple[tuple[Any, type[Settings]], ...] = (
     (allocator, IpamSettings),
     (integrator, IntegratorSettings),
     (webhook, PodPresetSettings),
+    (machine_controller, MachineSettings),
 )
 
 Schema = dict[str, Any]
