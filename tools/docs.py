@@ -41,6 +41,7 @@ CRDS = ROOT / "deploy" / "crds"
 CRD_ORDER = (
     *("IPPool", "GlobalIPPool", "IPClaim", "IPAddress", "IPReservation"),
     *("ClusterPodPreset", "PodPreset"),
+    *("VSphereMachine", "VSphereMachineTemplate", "VSphereCluster", "VSphereFailureDomain", "VSphereDeploymentZone"),
 )
 SAME_AS = {"GlobalIPPool": "IPPool", "PodPreset": "ClusterPodPreset"}
 NOTICE = "<!-- Made by `python -m tools.docs`: change the source, not this page. -->"
@@ -48,6 +49,7 @@ METRIC_GROUPS = (
     ("The allocator", ("groundwork_ipam_",)),
     ("The integrator", ("groundwork_capv_",)),
     ("Pod presets", ("groundwork_podpreset_",)),
+    ("The machine controller", ("groundwork_machine_", "groundwork_vcenter_")),
     ("Webhooks and their certificates", ("groundwork_webhook_", "groundwork_process_restarts_")),
     ("Controllers and queues", ("controller_runtime_", "workqueue_")),
     (
@@ -101,7 +103,7 @@ class Field(NamedTuple):
 
 def definitions() -> list[Schema]:
     """CustomResourceDefinitions of deploy/crds, in the order of the page."""
-    found = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in CRDS.glob("*.yaml")]
+    found = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in CRDS.rglob("*.yaml")]
     return sorted(found, key=lambda crd: CRD_ORDER.index(crd["spec"]["names"]["kind"]))
 
 
@@ -187,7 +189,8 @@ def api_page() -> str:
         NOTICE,
         "",
         "The resources that Groundwork defines, from `deploy/crds`: those of the allocator, which also serves",
-        "`ipam.cluster.x-k8s.io` IPAddressClaim and IPAddress of Cluster API, and those of the pod preset webhook.",
+        "`ipam.cluster.x-k8s.io` IPAddressClaim and IPAddress of Cluster API, those of the pod preset webhook, and those of",
+        "the machine controller, which are a subset of CAPV's.",
         "The API server enforces the rules; a message in the column Rules is what it answers.",
     ]
     known: dict[str, list[Field]] = {}
