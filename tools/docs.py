@@ -189,8 +189,8 @@ def api_page() -> str:
         NOTICE,
         "",
         "The resources that Groundwork defines, from `deploy/crds`: those of the allocator, which also serves",
-        "`ipam.cluster.x-k8s.io` IPAddressClaim and IPAddress of Cluster API, those of the pod preset webhook, and those of",
-        "the machine controller, which are a subset of CAPV's.",
+        "`ipam.cluster.x-k8s.io` IPAddressClaim and IPAddress of Cluster API, those of the pod preset webhook, and",
+        "those of the machine controller, which are a subset of CAPV's.",
         "The API server enforces the rules; a message in the column Rules is what it answers.",
     ]
     known: dict[str, list[Field]] = {}
