@@ -165,15 +165,18 @@ class Caches:
                 self._queue_owner_of(claim)
 
     def _claim_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
-        self._queue_owner_of(_either(old, new))
+        if old is None or new is None or _claim_facts(old) != _claim_facts(new):
+            self._queue_owner_of(_either(old, new))
 
     def _address_changed(self, kind: str, old: KubeObject | None, new: KubeObject | None) -> None:
         if new is None or (old is not None and old.spec == new.spec):
             return
         key = claim_of_address(new)
-        claim = self.stores.claims[kind].get(key) if key is not None else None
-        if claim is not None:
-            self._queue_owner_of(claim)
+        obj = self.stores.claims[kind].get(key) if key is not None else None
+        claim = read_claim(obj) if obj is not None else None
+        # Providers make the IPAddress first; a claim that names it says so itself later.
+        if claim is not None and claim.bound == new.key:
+            self._queue(claim.owner)
 
     def _pool_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         before = self.book.get(pool_ref(_either(old, new)))
@@ -241,6 +244,13 @@ def _cluster_facts(obj: KubeObject) -> tuple[object, ...]:
         bool(endpoint.host),
         (obj.metadata.annotations or {}).get(api.OLD_POOL_NAMESPACE_ANNOTATION),
     )
+
+
+def _claim_facts(obj: KubeObject) -> tuple[object, ...]:
+    """What of a claim makes a difference to its owner: not what else its provider and others write into it."""
+    meta, claim = obj.metadata, read_claim(obj)
+    own = () if claim is None else (claim.bound, claim.refusal, claim.held)
+    return (obj.spec, meta.labels, meta.annotations, meta.ownerReferences, obj.deleting, *own)
 
 
 def _offer(pool: Pool) -> tuple[object, ...]:

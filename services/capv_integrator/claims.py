@@ -14,10 +14,13 @@ from services.capv_integrator import api, claimobjects, metrics
 from services.capv_integrator.caches import MACHINE
 from services.capv_integrator.claimobjects import OwnerKey, owner_of, read_claim
 from services.capv_integrator.pools import Refusal
+from services.runtime.controller import Result
 from services.runtime.kube.errors import AlreadyExists, Forbidden, NotFound
 from services.runtime.kube.objects import KubeObject, ObjectKey, with_labels, without_finalizers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from services.capv_integrator.caches import Caches
     from services.capv_integrator.claimobjects import Claim, NewClaim
     from services.runtime.clock import Clock
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 _MARK_SECONDS = 0.02
 """Between two conditions: a thousand machines that are served at once must not wait for courtesies."""
+_POSTPONE_SECONDS = 2.0
+_PATIENCE_SECONDS = 60.0
+"""A condition is put off while owners wait for addresses that are on their way, but not for longer than this."""
 
 
 class ClaimKey(NamedTuple):
@@ -43,11 +49,14 @@ class ClaimKey(NamedTuple):
 class ClaimWriter:
     """Makes, completes and ends claims."""
 
-    def __init__(self, client: Client, caches: Caches, clock: Clock) -> None:
+    def __init__(self, client: Client, caches: Caches, clock: Clock, busy: Callable[[], bool] = lambda: False) -> None:
+        """`busy` tells whether there is something more important to write than conditions."""
         self._client = client
         self._caches = caches
         self._clock = clock
+        self._busy = busy
         self._unmarkable: set[str] = set()
+        self._postponed: dict[ClaimKey, float] = {}
 
     async def create(self, owner: KubeObject, cluster: str, new: NewClaim) -> Refusal | None:
         """Make a claim, or take over the one of its name that was made for the same; a Refusal if it is another's."""
@@ -83,24 +92,29 @@ class ClaimWriter:
         self._observe(await self._client.update(api.resource_of(obj), obj))
         metrics.CLAIMS.labels(owner.kind, "adopted").inc()
 
-    async def mark(self, key: ClaimKey) -> None:
+    async def mark(self, key: ClaimKey) -> Result | None:
         """Let a claim say where its address was written: a courtesy, at a pace that leaves the server to others.
 
         metal3's own definition of an IPClaim drops conditions; such a claim is not told again.
         """
+        now = self._clock.monotonic()
+        if self._busy() and now - self._postponed.setdefault(key, now) < _PATIENCE_SECONDS:
+            return Result(requeue_after=_POSTPONE_SECONDS)
+        self._postponed.pop(key, None)
         current = self._caches.stores.claims[key.kind].get(ObjectKey(key.namespace, key.name))
         claim = read_claim(current) if current is not None else None
         if claim is None or current is None or current.metadata.uid in self._unmarkable:
-            return
+            return None
         place = f"device {claim.place}" if claim.owner.kind == MACHINE else "control-plane endpoint"
         obj = claimobjects.written(claim, f"{place} of {claim.owner}", self._clock.now())
         if obj is current:
-            return
+            return None
         answer = await self._client.update_status(api.resource_of(obj), obj)
         self._observe(answer)
         if not claimobjects.says_written(claim._replace(obj=answer)):
             self._unmarkable.add(current.metadata.uid)
         await self._clock.sleep(_MARK_SECONDS)
+        return None
 
     async def release(self, claim: Claim, *, unchanged: bool) -> None:
         """End a claim; with `unchanged`, only as it was seen (else Conflict): it may have got its address meanwhile."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from services.capv_integrator import api
 from services.capv_integrator.caches import CLUSTER, MACHINE, Caches
 from services.capv_integrator.claims import ClaimWriter
+from services.capv_integrator.decide import WAITING_FOR_ADDRESS
 from services.capv_integrator.reconciler import Reconciler
 from services.capv_integrator.reports import Reporter
 from services.capv_integrator.waitinglist import WaitingList
@@ -40,7 +41,7 @@ async def build(service: Service[IntegratorSettings]) -> None:
         controllers[key.kind].queue.add(key)
 
     caches = Caches(queue, waiting.keys)
-    claim_writer = ClaimWriter(service.client, caches, clock)
+    claim_writer = ClaimWriter(service.client, caches, clock, lambda: waiting.waiting_for(WAITING_FOR_ADDRESS) > 0)
     marks = Controller("capv-claim", claim_writer.mark, workers=1, clock=clock)
     reconciler = Reconciler(
         service.client,
