@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from services.runtime import metrics
-from services.runtime.cache.decide import Trouble
+from services.runtime.cache.decide import SETTLED_LIMIT, Trouble
 from services.runtime.cache.reflector import Reflector
 from services.runtime.cache.store import Store
 from services.runtime.clock import SystemClock
@@ -453,6 +453,35 @@ async def test_a_resource_that_is_installed_later_is_followed_and_one_that_is_re
             await eventually(lambda: watched.store.get(second.key))
             assert await discovery.pick(candidates) is candidates[0]
     assert watched.faults == []
+
+
+async def test_what_is_not_installed_is_not_asked_for_again_and_again(own, own_namespace, monkeypatch):
+    monkeypatch.setattr("services.runtime.cache.decide.BASE_DELAY", 0.01)
+    monkeypatch.setattr("services.runtime.cache.decide.MAX_DELAY", 0.01)
+    group = f"g{random.getrandbits(32):x}.example.com"
+    gadgets = Resource(group, "v1", "gadgets", "Gadget", namespaced=True)
+    asked = []
+    async with connected(own.kubeconfig) as client:
+        discovery = Discovery(client, SystemClock())
+
+        async def choose():
+            asked.append(discovery.live)
+            return await discovery.pick([gadgets])
+
+        store = Store("gadgets")
+        reflector = Reflector(
+            client, choose, store, clock=SystemClock(), namespace=own_namespace, discovery=discovery, jitter=lambda: 0.9
+        )
+        async with running(reflector.run()):
+            # Nobody tells of changes, so it goes on asking.
+            await eventually(lambda: len(asked) > 2 * SETTLED_LIMIT)
+            async with running(discovery.run()):
+                await eventually(lambda: discovery.live and asked[-1])
+                before = len(asked)
+                await asyncio.sleep(0.5)
+                assert len(asked) <= before + 1
+                await asyncio.to_thread(own.install_crds, definition(group, "gadgets", "Gadget", ["v1"]))
+                await eventually(lambda: reflector.trouble is None)
 
 
 async def test_a_version_that_is_preferred_is_followed_once_it_is_served(own, own_namespace, monkeypatch):

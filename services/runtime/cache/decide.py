@@ -37,6 +37,8 @@ RETRY_AFTER_LIMIT = 120.0
 SILENT_LIMIT = 5
 """Watches in a row without a single row, bookmarks included, after which the version they resume from is distrusted."""
 UNSERVED_LIMIT = 3
+SETTLED_LIMIT = 6
+"""Answers in a row that the resource is not served, after which only a change of what is served can help."""
 STEADY = 10.0
 """Seconds after which an open watch counts as a success, though nothing may have happened in it."""
 
@@ -118,11 +120,15 @@ class Watch(Struct, frozen=True):
 
 
 class Pause(Struct, frozen=True):
-    """Wait; with `until_change` no longer than until the served resources change. First empty the store if `clear`."""
+    """Wait; with `until_change` no longer than until the served resources change. First empty the store if `clear`.
+
+    `settled` says that `seconds` are for the case only that nobody tells of changes.
+    """
 
     seconds: float
     until_change: bool = False
     clear: bool = False
+    settled: bool = False
 
 
 Action = List | Watch | Pause
@@ -182,7 +188,9 @@ def _pause(state: State, spread: float, retry_after: float | None, *, clear: boo
     seconds = backoff(state.attempt, spread)
     if retry_after is not None:
         seconds = min(retry_after, RETRY_AFTER_LIMIT) + spread * BASE_DELAY
-    pause = Pause(seconds, until_change=state.trouble is Trouble.UNSERVED, clear=clear)
+    unserved = state.trouble is Trouble.UNSERVED
+    settled = unserved and state.unserved >= SETTLED_LIMIT
+    pause = Pause(seconds, until_change=unserved, clear=clear, settled=settled)
     return replace(state, attempt=state.attempt + 1), pause
 
 

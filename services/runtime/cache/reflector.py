@@ -59,6 +59,10 @@ class Changes(Protocol):
     def generation(self) -> int:
         """A number that grows with each change."""
 
+    @property
+    def live(self) -> bool:
+        """Whether changes are noticed when they happen."""
+
     async def changed_since(self, generation: int) -> None:
         """Return once `generation` is not the current one any more."""
 
@@ -260,8 +264,10 @@ class Reflector(Generic[T]):
         if self._discovery is None or not action.until_change:
             await self._clock.sleep(action.seconds)
             return decide.Resumed()
+        # Asking for what is not installed, again and again, would be the only traffic of an idle cluster.
+        seconds = float(WATCH_SECONDS[1]) if action.settled and self._discovery.live else action.seconds
         changed = asyncio.ensure_future(self._discovery.changed_since(self._generation))
-        over = asyncio.ensure_future(self._clock.sleep(action.seconds))
+        over = asyncio.ensure_future(self._clock.sleep(seconds))
         try:
             await asyncio.wait({changed, over}, return_when=asyncio.FIRST_COMPLETED)
             return decide.Resumed(changed=changed.done())

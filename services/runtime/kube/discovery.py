@@ -56,7 +56,14 @@ class Discovery:
         self._clock = clock
         self._plurals: dict[str, frozenset[str]] = {}
         self._changed = asyncio.Event()
+        self._definitions: Reflector[KubeObject] | None = None
         self.generation = 0
+
+    @property
+    def live(self) -> bool:
+        """Whether `run` follows the definitions right now, so that a change is noticed when it happens."""
+        definitions = self._definitions
+        return definitions is not None and definitions.store.synced and definitions.trouble is None
 
     async def served(self, group: str) -> set[str]:
         """Return the served versions of a group; none when the group is unknown. The core group is the empty string."""
@@ -88,8 +95,10 @@ class Discovery:
     async def run(self) -> None:
         """Watch the CustomResourceDefinitions until cancelled."""
         sink = _Definitions(self._advance)
-        definitions = Reflector(self._client, CUSTOM_RESOURCE_DEFINITIONS, sink, clock=self._clock, metadata_only=True)
-        await definitions.run()
+        self._definitions = Reflector(
+            self._client, CUSTOM_RESOURCE_DEFINITIONS, sink, clock=self._clock, metadata_only=True
+        )
+        await self._definitions.run()
 
     def _advance(self) -> None:
         self._plurals.clear()

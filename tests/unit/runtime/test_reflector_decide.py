@@ -2,6 +2,7 @@ import msgspec
 import pytest
 
 from services.runtime.cache.decide import (
+    SETTLED_LIMIT,
     SILENT_LIMIT,
     STEADY,
     UNSERVED_LIMIT,
@@ -142,6 +143,16 @@ def test_the_word_that_a_resource_is_not_served_must_come_in_a_row():
     state, _ = step(state, ListFailed(Trouble.UNREACHABLE, populated=True), HALF)
     _, action = step(state, ListFailed(Trouble.UNSERVED, populated=True), HALF)
     assert not action.clear
+
+
+def test_after_enough_words_that_a_resource_is_not_served_nothing_but_a_change_can_help():
+    state, settled = State(), []
+    for _ in range(SETTLED_LIMIT + 1):
+        state, action = step(state, ListFailed(Trouble.UNSERVED, populated=False), HALF)
+        settled.append(action.settled)
+    assert settled == [False] * (SETTLED_LIMIT - 1) + [True, True]
+    _, action = step(state, ListFailed(Trouble.UNREACHABLE, populated=False), HALF)
+    assert not action.settled
 
 
 def test_trouble_is_over_with_a_list_or_an_accepted_watch():
