@@ -147,8 +147,9 @@ class MachineReconciler:
                 await self._writer.say(machine, News(paused=True))
             return
         if trouble is None:
-            seen = "" if world.look in (Look.PRESENT, Look.ABSENT) else None
-            trouble = (world.unreachable or seen) if world.blocked is None else seen
+            trouble = world.unreachable if world.blocked is None else ""
+            if not trouble and (world.look not in (Look.PRESENT, Look.ABSENT) or world.pause_seconds > 0):
+                trouble = None  # nothing new is known; after a failure, what it said stands
         before = find(view(machine.status, api.VSphereMachineStatus).conditions, PROVISIONED)
         news = News(
             say=say,

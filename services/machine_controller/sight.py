@@ -121,6 +121,8 @@ class Sight:
     def _saw(self, vm: VirtualMachine, uuid: str) -> None:
         if vm.instance_uuid == uuid:
             self.look, self.vm = Look.PRESENT, vm
+            if vm.power is PowerState.ON:
+                self.configured = None  # a guest that runs may wipe what it has read
         elif vm.instance_uuid:
             # The reference means another VM now, as after a restore of vCenter.
             self.gone.add(vm.ref)

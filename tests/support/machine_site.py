@@ -19,6 +19,8 @@ from services.machine_controller import api, contract
 from services.machine_controller import service as machine_controller
 from services.machine_controller.guestinfo.encode import decoded
 from services.machine_controller.settings import MachineSettings
+from services.machine_controller.vsphere.values import ExtraConfig, Ref
+from services.machine_controller.vsphere.vcenter import VCenters
 from services.runtime.kube.resource import Resource
 from tests.support.capv_cluster_api import ClusterApi, GarbageCollector
 from tests.support.capv_parts import CLUSTER_NAME, CONTROL_PLANE, Versions
@@ -240,6 +242,14 @@ class Site:
         for name in names:
             await self.kube.gone(VERSIONS.machines, name, self.namespace)
             assert await self.kube.find(api.VSPHERE_MACHINES, name, self.namespace) is None
+
+    async def set_keys(self, name, **keys):
+        """Set keys of a VM's extra configuration as its guest would; underscores stand for dots."""
+        async with VCenters() as vcenters:
+            vc = vcenters.get(self.sim.server, "guest", self.sim.credentials, self.sim.trust)
+            found = {key.replace("_", "."): value for key, value in keys.items()}
+            task = await vc.vms.reconfigure(Ref("VirtualMachine", self.vm(name)["id"]), ExtraConfig(found))
+            assert (await vc.watch.finished(task)).error is None
 
     async def claims(self):
         """IPAddressClaims by name."""
