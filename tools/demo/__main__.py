@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from tools import capi
 from tools.cluster import Cluster, KubectlError
-from tools.demo import allocator, integrator, podpreset
+from tools.demo import allocator, integrator, machines, podpreset
 from tools.demo.stage import DemoError, Stage
 from tools.paths import ROOT
 from tools.progress import say, step
@@ -24,7 +24,7 @@ from tools.progress import say, step
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-CHAPTERS = (allocator, integrator, podpreset)
+CHAPTERS = (allocator, integrator, podpreset, machines)
 NEXT = """
 The cluster stays up until Ctrl-C. In another terminal:
 

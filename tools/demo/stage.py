@@ -17,7 +17,7 @@ from tools.paths import ROOT
 from tools.process import free_ports
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from tools.cluster import Cluster
@@ -99,6 +99,17 @@ class Stage:
     def wait(self, condition: str, what: str, *more: str) -> None:
         """Let kubectl wait for a condition and show that it came true."""
         self.kubectl("wait", f"--for={condition}", "--timeout=60s", what, *more)
+
+    def callback(self, end: Callable[[], object]) -> None:
+        """Call `end` when the demo is over."""
+        self._stack.callback(end)
+
+    def eventually(self, came_true: Callable[[], bool], what: str) -> None:
+        """Wait for something that kubectl cannot wait for; DemoError when it does not come true."""
+        deadline = time.monotonic() + _READY_SECONDS
+        while not came_true():
+            self.promise(time.monotonic() < deadline, what)
+            time.sleep(0.1)
 
     def promise(self, kept: bool, what: str) -> None:
         """Fail unless what the demo promises came true."""
