@@ -102,9 +102,8 @@ def play(stage: Stage) -> None:
     stage.wait("condition=Ready", "vspheremachine/lab-cp-0")
     stage.kubectl("get", "vspheremachine", "lab-cp-0")
     seen = vcenter.vms()["lab-cp-0"]
-    print(
-        f"in vCenter: {seen['name']}, {seen['power']}, {', '.join(text for texts in addresses.values() for text in texts)}"
-    )
+    held = ", ".join(text for texts in addresses.values() for text in texts)
+    print(f"in vCenter: {seen['name']}, {seen['power']}, {held}")
     controller.metrics(*METRICS)
 
     stage.title("The machine goes, then its VM, then its address")
