@@ -98,7 +98,7 @@ class Sight:
                 self._saw(update, uuid)
             elif isinstance(update, Gone):
                 self.gone.add(reference)
-                self._stops.pop(reference, None)
+                self.unfollow_vm()
                 self.unknown()
             self._changed()
 

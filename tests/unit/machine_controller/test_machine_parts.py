@@ -1,0 +1,184 @@
+"""Small parts of the machine controller: names, records, credentials, CAPV's Lease, turns at cloning, clones."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from services.machine_controller import record
+from services.machine_controller.api import VSphereMachineSpec
+from services.machine_controller.cloning import _grows, _snapshot
+from services.machine_controller.contract import Secret
+from services.machine_controller.credentials import Login, Trouble, read
+from services.machine_controller.guard import held
+from services.machine_controller.names import claim_name, vm_name
+from services.machine_controller.record import Record
+from services.machine_controller.settings import CAPV_LEASE, MachineSettings
+from services.machine_controller.slots import Slots
+from services.machine_controller.vsphere.credentials import Credentials
+from services.machine_controller.vsphere.errors import NotFound
+from services.machine_controller.vsphere.values import Disk, Ref, Server, Template
+from services.runtime.kube.objects import KubeObject, ObjectKey, ObjectMeta, raw
+from services.runtime.settings import SettingsError
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+KEY = ObjectKey("ns", "vcenter")
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("machine", "os", "name"),
+    [
+        ("prod-md-0-abcde-fghij", "", "prod-md-0-abcde-fghij"),
+        ("prod-md-0-abcde-fghij", "Linux", "prod-md-0-abcde-fghij"),
+        ("short", "Windows", "short"),
+        ("prod-md-0-abcde-fghij", "Windows", "prod-md-0-fghij"),
+        ("windows8-abcde-fghij", "Windows", "windows8-fghij"),
+    ],
+)
+def test_a_vm_is_called_like_its_machine_and_shorter_on_windows(machine, os, name):
+    assert vm_name(machine, os) == name
+    assert claim_name(name, 1, 0) == f"{name}-1-0"
+
+
+def obj(text, name="m1"):
+    return KubeObject(metadata=ObjectMeta(name=name, namespace="ns", annotations={record.ANNOTATION: text}))
+
+
+def test_a_record_is_read_as_it_was_written():
+    noted = Record(of="ns/m1", uuid="u", name="m1", task="Task:t", started=True)
+    assert record.read(obj(record.write(noted))) == noted
+    assert record.write(None) is None
+
+
+def test_a_record_of_another_object_or_of_another_shape_counts_for_nothing():
+    text = record.write(Record(of="ns/m1", uuid="u"))
+    assert record.read(obj(text, name="copy")) is None
+    for text in ("", "no", "{}", "[]", '{"of": 1}'):
+        assert record.read(obj(text)) is None
+
+
+def secret(**texts):
+    data = {key.replace("_", "."): base64.b64encode(value.encode()).decode() for key, value in texts.items()}
+    return Secret(metadata=ObjectMeta(name="vcenter", namespace="ns"), data=data)
+
+
+def test_credentials_are_read_and_never_shown():
+    found = read(KEY, secret(username="u ", password="p w\n", ca_crt="PEM"))
+    assert found == Login(Credentials("u", "p w"), "PEM")
+    assert "p w" not in repr(found)
+    assert "p w" not in repr(secret(password="p w"))
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (None, "no Secret ns/vcenter"),
+        (secret(username="u"), "no username and password"),
+        (secret(username="u", password=""), "no username and password"),
+        (
+            Secret(metadata=ObjectMeta(), data={"username": "dQ==", "password": base64.b64encode(b"\xff").decode()}),
+            "no text",
+        ),
+    ],
+)
+def test_a_secret_that_cannot_be_used_says_why(given, text):
+    found = read(KEY, given)
+    assert isinstance(found, Trouble)
+    assert text in found.message
+
+
+@pytest.mark.parametrize(
+    ("spec", "wanted"),
+    [
+        ({}, False),
+        ({"holderIdentity": "", "renewTime": "2026-01-02T03:04:00.000000Z"}, False),
+        ({"holderIdentity": "capv"}, True),
+        ({"holderIdentity": "capv", "renewTime": "2026-01-02T03:04:00.000000Z"}, True),
+        ({"holderIdentity": "capv", "renewTime": "2026-01-02T03:00:00.000000Z"}, False),
+        ({"holderIdentity": "capv", "renewTime": "2026-01-02T03:00:00.000000Z", "leaseDurationSeconds": 3600}, True),
+    ],
+)
+def test_a_lease_is_held_while_its_holder_may_be_alive(spec, wanted):
+    assert held(KubeObject(metadata=ObjectMeta(), spec=raw(spec)), NOW) is wanted
+    assert held(KubeObject(metadata=ObjectMeta(), spec=raw(spec)), NOW + timedelta(days=1)) is (
+        spec == {"holderIdentity": "capv"}
+    )
+
+
+def test_clones_take_turns_in_the_order_in_which_they_asked():
+    woken = []
+    slots = Slots(2, woken.append)
+    server = Server("vc")
+    keys = [ObjectKey("ns", f"m{i}") for i in range(5)]
+    for key in keys[:2]:
+        assert slots.free(server, key)
+        slots.take(server, key)
+    assert slots.free(server, keys[0])  # it has its turn
+    for key in keys[2:]:
+        assert not slots.free(server, key)
+        slots.wait(server, key)
+    assert slots.free(Server("other"), keys[4])
+    slots.give(keys[3])  # it waits no more
+    slots.give(keys[0])
+    slots.give(keys[0])
+    assert woken == [keys[2]]
+    slots.give(keys[1])
+    assert woken == [keys[2], keys[4]]
+
+
+def test_a_clone_that_runs_already_has_its_turn_whatever_the_limit():
+    slots = Slots(1, lambda _: None)
+    for name in ("a", "b"):
+        slots.take(Server("vc"), ObjectKey("ns", name))
+    slots.give(ObjectKey("ns", "a"))
+    assert not slots.free(Server("vc"), ObjectKey("ns", "c"))
+    slots.give(ObjectKey("ns", "b"))
+    assert slots.free(Server("vc"), ObjectKey("ns", "c"))
+
+
+SNAPSHOT = Ref("VirtualMachineSnapshot", "s-1")
+OLDER = Ref("VirtualMachineSnapshot", "s-0")
+TEMPLATE = Template(
+    ref=Ref("VirtualMachine", "vm-t"),
+    name="t",
+    path="/dc/vm/t",
+    snapshot=SNAPSHOT,
+    snapshots=(("old", OLDER), ("new", SNAPSHOT)),
+    disks=(Disk(2000, "disk", 10 * GIB),),
+)
+PLAIN = Template(ref=TEMPLATE.ref, name="t", disks=TEMPLATE.disks)
+
+
+@pytest.mark.parametrize(
+    ("fields", "template", "wanted"),
+    [
+        ({}, TEMPLATE, SNAPSHOT),
+        ({}, PLAIN, None),
+        ({"clone_mode": "linkedClone"}, PLAIN, None),
+        ({"clone_mode": "fullClone"}, TEMPLATE, None),
+        ({"snapshot": "old"}, TEMPLATE, OLDER),
+        ({"disk_gib": 20}, TEMPLATE, None),
+        ({"disk_gib": 10}, TEMPLATE, SNAPSHOT),
+        ({"disk_gib": 20, "clone_mode": "linkedClone"}, TEMPLATE, SNAPSHOT),
+    ],
+)
+def test_a_clone_is_linked_where_it_may_be(fields, template, wanted):
+    spec = VSphereMachineSpec(**fields)
+    assert _snapshot(spec, template) == wanted
+    assert _grows(spec, template) is (fields.get("disk_gib", 0) > 10)
+
+
+def test_a_snapshot_that_is_named_must_be_there():
+    with pytest.raises(NotFound, match=r"'none'.*new, old"):
+        _snapshot(VSphereMachineSpec(snapshot="none"), TEMPLATE)
+
+
+def test_settings_name_secrets_and_leases_by_namespace():
+    settings = MachineSettings.parse(["--identity-secret=ns/vcenter", "--capv-lease=a/b", "--all"], {})
+    assert (settings.identity_secret, settings.capv_lease, settings.all) == (KEY, ObjectKey("a", "b"), True)
+    assert MachineSettings.parse([], {}).capv_lease == CAPV_LEASE
+    with pytest.raises(SettingsError, match="NAMESPACE/NAME"):
+        MachineSettings.parse(["--identity-secret=vcenter"], {})

@@ -1,0 +1,89 @@
+"""Where a machine goes: its own spec, and what a failure domain puts over it."""
+
+from __future__ import annotations
+
+from services.machine_controller import api
+from services.machine_controller.api import Network, NetworkDevice
+from services.machine_controller.placement import Misplaced, Placement, place
+from services.runtime.kube.objects import KubeObject, ObjectMeta, raw
+
+CLUSTER = api.VSphereClusterSpec(server="vc", thumbprint="AA")
+SPEC = api.VSphereMachineSpec(
+    datacenter="dc0",
+    folder="own",
+    datastore="ds0",
+    resource_pool="rp0",
+    network=Network(devices=(NetworkDevice(network_name="lan", ip_addrs=("10.0.0.1/24",), nameservers=("10.0.0.2",)),)),
+)
+
+
+def zone(**fields):
+    spec = {"failureDomain": "fd", **fields}
+    return KubeObject(kind="VSphereDeploymentZone", metadata=ObjectMeta(name="z"), spec=raw(spec))
+
+
+def domain(**topology):
+    spec = {"topology": {"datacenter": "dc1", **topology}}
+    return KubeObject(kind="VSphereFailureDomain", metadata=ObjectMeta(name="fd"), spec=raw(spec))
+
+
+def test_without_a_failure_domain_the_machines_own_spec_counts_and_the_clusters_server():
+    found = place(SPEC, CLUSTER)
+    assert found == Placement("vc", "AA", "dc0", "own", "rp0", "ds0", SPEC.network)
+    assert place(SPEC, api.VSphereClusterSpec()) == Misplaced(
+        "ServerMissing", "neither the machine nor its cluster names a vCenter"
+    )
+
+
+def test_a_machine_may_name_a_server_of_its_own():
+    found = place(api.VSphereMachineSpec(server="other", thumbprint="BB"), CLUSTER)
+    assert (found.server, found.thumbprint) == ("other", "BB")
+
+
+def test_a_zone_or_a_domain_that_is_missing_is_told_and_never_left_out():
+    assert place(SPEC, CLUSTER, "z").reason == "DeploymentZoneNotFound"
+    assert place(SPEC, CLUSTER, "z", zone()).reason == "FailureDomainNotFound"
+
+
+def test_a_failure_domain_decides_about_what_it_names():
+    constraint = {"folder": "f1", "resourcePool": "rp1"}
+    found = place(SPEC, CLUSTER, "z", zone(server="vc1", placementConstraint=constraint), domain(datastore="ds1"))
+    assert found == Placement("vc1", "", "dc1", "f1", "rp1", "ds1", SPEC.network)
+
+
+def test_what_a_failure_domain_does_not_name_stays():
+    found = place(SPEC, CLUSTER, "z", zone(), domain(computeCluster="c1"))
+    assert (found.server, found.thumbprint, found.folder, found.resource_pool, found.datastore) == (
+        "vc",
+        "AA",
+        "own",
+        "rp0",
+        "ds0",
+    )
+    assert (found.datacenter, found.compute_cluster, found.vm_group) == ("dc1", "c1", "")
+
+
+def test_hosts_of_a_failure_domain_are_a_group_that_the_vm_joins():
+    found = place(SPEC, CLUSTER, "z", zone(), domain(hosts={"vmGroupName": "vms", "hostGroupName": "hosts"}))
+    assert found.vm_group == "vms"
+
+
+def test_networks_are_overlaid_by_index_and_addresses_stay_the_machines():
+    found = place(SPEC, CLUSTER, "z", zone(), domain(networks=["lan-1", "storage-1"]))
+    first, second = found.network.devices
+    assert (first.network_name, first.ip_addrs, first.nameservers) == ("lan-1", ("10.0.0.1/24",), ("10.0.0.2",))
+    assert second == NetworkDevice(network_name="storage-1")
+
+
+def test_network_configurations_overlay_what_they_set():
+    pool = {"apiGroup": "ipam.metal3.io", "kind": "IPPool", "name": "p"}
+    configurations = [
+        {"networkName": "lan-1", "nameservers": ["10.1.0.2"], "searchDomains": ["a.example"], "dhcp6": True},
+        {"addressesFromPools": [pool], "dhcp4Overrides": {"useDNS": False}},
+    ]
+    found = place(SPEC, CLUSTER, "z", zone(), domain(networkConfigurations=configurations))
+    first, second = found.network.devices
+    assert (first.network_name, first.nameservers, first.search_domains) == ("lan-1", ("10.1.0.2",), ("a.example",))
+    assert (first.dhcp4, first.dhcp6, first.ip_addrs) == (None, True, ("10.0.0.1/24",))
+    assert second.addresses_from_pools == (api.PoolRef("ipam.metal3.io", "IPPool", "p"),)
+    assert second.dhcp4_overrides.use_dns is False
