@@ -97,6 +97,9 @@ OLD_NETWORK_LABEL = "cluster.x-k8s.io/network-name"
 OLD_POOL_NAMESPACE_ANNOTATION = "cluster.x-k8s.io/ip-pool-namespace"
 OLD_SEARCH_DOMAINS_ANNOTATION = "cluster.x-k8s.io/dns-search-domains"
 
+PLACED_DEVICES_ANNOTATION = "machine.groundwork.dev/devices"
+"""On a VSphereMachine, where the machine controller runs instead of CAPV: what CAPV writes into the VSphereVM."""
+
 # Words of our own.
 
 PREFIX = "integrator.groundwork.dev"
@@ -244,3 +247,12 @@ class AddressSpec(msgspec.Struct, frozen=True, rename="camel"):
 def devices_of(obj: KubeObject) -> list[dict[str, Any]] | None:
     """`spec.network.devices` of a VSphereMachine or VSphereVM; None when it is not there."""
     return view(obj.spec, VSphereMachineSpec).network.devices
+
+
+def placed_devices(obj: KubeObject) -> list[dict[str, Any]] | None:
+    """Devices that a failure domain gives a VSphereMachine, where there are no VSphereVMs; None when nobody said."""
+    text = (obj.metadata.annotations or {}).get(PLACED_DEVICES_ANNOTATION)
+    try:
+        return msgspec.json.decode(text, type=list[dict[str, Any]]) if text else None
+    except msgspec.DecodeError:
+        return None

@@ -63,9 +63,10 @@ def _machine(caches: Caches, world: World, owner: KubeObject) -> World:
     overlaid: list[dict[str, Any]] = []
     if spec.failure_domain:
         vm = next(iter(caches.stores.vms.by_index("owner", owner.key)), None)
-        if vm is None:
+        placed = (api.devices_of(vm) or []) if vm is not None else api.placed_devices(owner)
+        if placed is None:
             return world._replace(blocked="WaitingForVSphereVM", devices=waiting.devices(own))
-        overlaid = api.devices_of(vm) or []
+        overlaid = placed
     devices = waiting.devices(own, overlaid)
     if machine.deleting or not any(device.waits for device in devices):
         return world._replace(devices=devices)

@@ -92,6 +92,8 @@ def _new(world: World) -> Plan:
     if world.provider_id:
         # Somebody else made it, such as CAPV; its BIOS UUID tells which it is.
         return _look(world) or _adopted(world) or _lost(world)
+    if world.unplaced:
+        return Plan(Do.PLACE)  # those who write addresses wait for it
     waits = _waits(world)
     if waits is not None:
         return waits

@@ -14,7 +14,7 @@ from services.machine_controller.connections import Connection
 from services.machine_controller.decide import ABSENT_AGAIN_SECONDS, NOT_PROVISIONED, WAITING_FOR_BOOTSTRAP
 from services.machine_controller.names import vm_name
 from services.machine_controller.phases import Look, Say, Stop, World
-from services.machine_controller.placement import Misplaced, Placement, place
+from services.machine_controller.placement import DEVICES_ANNOTATION, Misplaced, Placement, devices_text, place
 from services.machine_controller.vsphere.values import ToolsState
 from services.runtime.kube.conditions import find, parse_timestamp
 from services.runtime.kube.objects import KubeObject, ObjectKey, has_finalizer, view
@@ -157,6 +157,7 @@ class Gathering:
             operation=sight.operation,
             bootstrap=self._bootstrap(owner),
             bootstrap_wait=self._bootstrap_wait(owner, capi_cluster),
+            unplaced=self._unplaced(machine, owner, placement),
             static=tuple(at for at, device in enumerate(devices) if device.waits),
             claims=progress,
             slot=connection.vcenter is None or self._slots.free(connection.vcenter.server, key),
@@ -196,6 +197,12 @@ class Gathering:
             named = view(zone.spec, api.VSphereDeploymentZoneSpec).failure_domain
             domain = self._caches.stores.domains.get(ObjectKey("", named))
         return place(spec, of_cluster, failure_domain, zone, domain)
+
+    def _unplaced(self, machine: KubeObject, owner: KubeObject | None, placement: Placement | None) -> bool:
+        if owner is None or placement is None or not view(owner.spec, contract.MachineSpec).failure_domain:
+            return False
+        written = (machine.metadata.annotations or {}).get(DEVICES_ANNOTATION)
+        return written != devices_text(placement.network.devices)
 
     def _connection(self, cluster: KubeObject | None, noted: Record | None, placement: Placement | None) -> Connection:
         # Where the VM is says the record: the zone may be another one by now.

@@ -32,6 +32,8 @@ class Do(enum.Enum):
     NOTHING = "nothing"
     HOLD = "hold"
     """Add our finalizer."""
+    PLACE = "place"
+    """Write down which devices the failure domain gives the machine."""
     CLAIM = "claim"
     """Make the claims on pools that are missing."""
     READ_ADDRESSES = "read addresses"
@@ -149,6 +151,8 @@ class World(NamedTuple):
     bootstrap: str = ""
     """Name of the Secret."""
     bootstrap_wait: Say | None = None
+    unplaced: bool = False
+    """Whether the devices that a failure domain gives it were not written down yet."""
     static: tuple[int, ...] = ()
     """Devices that wait for a static address."""
     claims: Claims = Claims()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from services.machine_controller import api
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from services.machine_controller.api import NetworkDevice
+
+
+DEVICES_ANNOTATION = f"{api.PREFIX}/devices"
+"""On a VSphereMachine that a failure domain places: its devices as they will be, without addresses, as JSON. Whoever
+writes addresses reads there which networks they are for, as it reads a VSphereVM where CAPV runs."""
 
 
 class Placement(NamedTuple):
@@ -87,6 +93,11 @@ def place(
         compute_cluster=topology.compute_cluster,
         vm_group=topology.hosts.vm_group_name if topology.hosts is not None else "",
     )
+
+
+def devices_text(devices: Sequence[NetworkDevice]) -> str:
+    """Value of `DEVICES_ANNOTATION`."""
+    return msgspec.json.encode([replace(device, ip_addrs=()) for device in devices]).decode()
 
 
 def _devices(own: Sequence[NetworkDevice], topology: api.Topology) -> tuple[NetworkDevice, ...]:

@@ -20,13 +20,14 @@ from services.machine_controller.cloning import clone_spec
 from services.machine_controller.gather import FINALIZER, is_control_plane
 from services.machine_controller.guestinfo.extraconfig import changes
 from services.machine_controller.phases import Do, Look
+from services.machine_controller.placement import DEVICES_ANNOTATION, devices_text
 from services.machine_controller.record import Record
 from services.machine_controller.sight import DESTROY, POWER_OFF, POWER_ON, RECONFIGURE
 from services.machine_controller.vsphere.errors import InvalidPowerState, NotFound, TaskFailed, ToolsUnavailable
 from services.machine_controller.vsphere.values import ExtraConfig, PowerState, Ref, Task, ToolsState
 from services.runtime import log
 from services.runtime.kube.conditions import timestamp
-from services.runtime.kube.objects import with_finalizer, without_finalizers
+from services.runtime.kube.objects import with_annotations, with_finalizer, without_finalizers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -53,6 +54,7 @@ class Steps:
         self._clock = clock
         self._steps: dict[Do, Callable[[Subject], Awaitable[bool]]] = {
             Do.HOLD: self._hold,
+            Do.PLACE: self._place,
             Do.CLAIM: self._claim,
             Do.READ_ADDRESSES: self._read_addresses,
             Do.LOOK: self._look,
@@ -83,6 +85,12 @@ class Steps:
 
     async def _hold(self, subject: Subject) -> bool:
         await self._writer.update(with_finalizer(subject.machine, FINALIZER))
+        return True
+
+    async def _place(self, subject: Subject) -> bool:
+        assert subject.placement is not None
+        value = devices_text(subject.placement.network.devices)
+        await self._writer.update(with_annotations(subject.machine, {DEVICES_ANNOTATION: value}))
         return True
 
     async def _claim(self, subject: Subject) -> bool:

@@ -53,6 +53,7 @@ LIVING = {
     ),
     "credentials on their way": (FRESH._replace(connecting=True), Do.NOTHING, "", ""),
     "a young failure": (FRESH._replace(pause_seconds=3.0), Do.NOTHING, "", ""),
+    "a zone's devices not written down": (FRESH._replace(unplaced=True, bootstrap=""), Do.PLACE, "", ""),
     "no bootstrap data": (World(), Do.NOTHING, "WaitingForBootstrapData", ""),
     "no control plane": (
         World(bootstrap_wait=Say(False, "WaitingForControlPlaneInitialized", "later")),
