@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
 import pytest
 
 from services.runtime.kube.errors import Invalid
 from services.runtime.kube.transport import PatchKind
-from tests.support.capv_outside import ips
 from tests.support.capv_witness import Interfering
 from tests.support.capv_world import STATIC
 from tests.support.kube import eventually
@@ -168,29 +166,3 @@ async def test_edits_of_many_machines_while_their_addresses_are_written_are_all_
     assert len(set(given)) == len(names)
     for name in names:
         assert (await world.devices(name))[0]["mtu"] == 9000
-
-
-async def test_what_capv_s_webhooks_refuse_is_refused_here_too(world):
-    """The stand-in for the webhooks works: otherwise the rest of these tests would prove less."""
-    await world.pool("vlan-7", "10.0.0.10-10.0.0.19")
-    await world.cluster()
-    await world.machine("m1", pools="vlan-7")
-    await world.addressed("m1")
-
-    async def refused(**spec):
-        try:
-            await world.kube._send(
-                "PATCH",
-                world.versions.vsphere_machines.path(world.namespace, "m1") + "?dryRun=All",
-                {"spec": spec},
-                PatchKind.MERGE,
-            )
-        except Invalid as error:
-            return str(error)
-        return ""
-
-    await eventually(lambda: refused(template="other"), lambda text: "cannot be modified" in text)
-    devices = [{**STATIC, "ipAddrs": ["10.0.0.10"]}]
-    await eventually(lambda: refused(network={"devices": devices}), lambda text: "CIDR" in text)
-    assert await refused(providerID="vsphere://other") == ""
-    assert ips(await world.vsphere_machine("m1")) == ["10.0.0.10"], json.dumps(devices)
