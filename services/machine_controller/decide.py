@@ -26,9 +26,9 @@ Must not know: the API server, vCenter, the clock.
 
 from __future__ import annotations
 
-from services.machine_controller.phases import Do, Look, Plan, PowerState, Say, World
+from services.machine_controller.phases import Do, Look, Plan, Say, World
 from services.machine_controller.vsphere.errors import DuplicateName, VSphereError
-from services.machine_controller.vsphere.values import Gone, Task, TaskState
+from services.machine_controller.vsphere.values import Gone, PowerState, Task, TaskState
 
 CLONE_GRACE_SECONDS = 15.0
 """A request that broke off may still be carried out; vCenter shows its task well within this time."""

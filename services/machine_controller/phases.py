@@ -11,10 +11,9 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from services.machine_controller.vsphere.values import Gone, PowerState, Ref, Task, VirtualMachine
-
 if TYPE_CHECKING:
     from services.machine_controller.record import Record
+    from services.machine_controller.vsphere.values import Gone, Task, VirtualMachine
 
 PROVISIONED = "VirtualMachineProvisioned"
 READY = "Ready"
@@ -165,23 +164,3 @@ class World(NamedTuple):
     missing: tuple[str, ...] = ()
     """Assigned addresses that the guest does not report, or what else it should."""
     stop: Stop = Stop()
-
-
-__all__ = [
-    "AS_PLACED",
-    "CLAIMS_FULFILLED",
-    "PAUSED",
-    "PROVISIONED",
-    "READY",
-    "SOFT_POWER_OFF",
-    "VCENTER_AVAILABLE",
-    "Claims",
-    "Do",
-    "Look",
-    "Plan",
-    "PowerState",
-    "Ref",
-    "Say",
-    "Stop",
-    "World",
-]
