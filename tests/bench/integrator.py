@@ -15,6 +15,8 @@ import time
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from services.capv_integrator import api
 from services.runtime.kube.objects import KubeObject, ObjectMeta, OwnerReference, decoder, raw, view
 from tests.bench import load
@@ -213,11 +215,17 @@ async def _settled(integrator: Party) -> None:
 
 
 async def _quiet(integrator: Party) -> float:
-    """Requests of the integrator in a while without changes. Watches that stay open do not count, new ones would."""
+    """Requests of the integrator in a while without changes, but for watches that the server ended in their time."""
     await _settled(integrator)
-    before = integrator.requests()
+    before, watches = integrator.requests(), _watches(integrator)
     await asyncio.sleep(QUIET_SECONDS)
-    return sum(integrator.requests().since(before).by_method.values())
+    return sum(integrator.requests().since(before).by_method.values()) - (_watches(integrator) - watches)
+
+
+def _watches(party: Party) -> float:
+    families = text_string_to_metric_families(party._get("/metrics")[1].decode())
+    samples = (sample for family in families for sample in family.samples)
+    return sum(sample.value for sample in samples if sample.name == "groundwork_reflector_watches_total")
 
 
 async def _prepare(client: Client, prefix: str, count: int) -> list[KubeObject]:
