@@ -30,7 +30,7 @@ from services.runtime.kube.conditions import timestamp
 from services.runtime.kube.objects import with_annotations, with_finalizer, without_finalizers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from services.machine_controller.bootstrap import Reader
     from services.machine_controller.claims import ClaimWriter
@@ -246,7 +246,9 @@ class Steps:
         guest = await self._guest(subject)
         macs = [nic.mac for nic in await subject.vcenter.vms.nics(vm.ref)]
         wanted = render.render(guest, macs)
-        observed = await subject.vcenter.vms.extra_config(vm.ref, wanted)
+        observed: Mapping[str, str] = {}
+        if subject.record is not None and subject.record.started:
+            observed = await subject.vcenter.vms.extra_config(vm.ref, wanted)
         # Before it was ready once, a value that the guest has wiped is one that it may not have got to use.
         different = changes(wanted, observed, rewrite_redacted=not subject.world.provisioned)
         if not different:

@@ -1,8 +1,9 @@
-"""Measure: `python -m tests.bench [ipam|podpreset|integrator] [--full] [--sizes N,N] [--json PATH]`, or `make bench`.
+"""Measure: `python -m tests.bench [SERVICE] [--full] [--sizes N,N] [--json PATH]`, or `make bench`.
 
-The allocator takes about seven minutes on two idle cores, with `--full` about an hour, the webhook about one, the
-integrator about two. Speed never fails the bench; its exit code is 1 when something was incorrect: an address given
-twice, a claim or machine without one, a pod without its preset, a process that died.
+SERVICE is one of ipam, podpreset, integrator and machines. The allocator takes about seven minutes on two idle cores,
+with `--full` about an hour, the webhook about one, the integrator and the machine controller about two each. Speed
+never fails the bench; its exit code is 1 when something was incorrect: an address given twice, a claim or machine
+without one, a pod without its preset, a VM that is nobody's, a process that died.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.bench import decisions, integrator, ipam, podpreset, report
+from tests.bench import decisions, integrator, ipam, machines, podpreset, report
 from tests.bench.load import BenchError
 from tools.progress import say, step
 
@@ -29,7 +30,13 @@ STEADY, STEADY_PACE = 300, 20.0
 PARTS = ("pairs", "steady", "restart", "decisions", "memory")
 PODPRESET_PARTS = ("pods", "handler")
 INTEGRATOR_PARTS = ("machines",)
-PARTS_OF = {"ipam": PARTS, "podpreset": PODPRESET_PARTS, "integrator": INTEGRATOR_PARTS}
+MACHINE_PARTS = ("vms",)
+PARTS_OF = {
+    "ipam": PARTS,
+    "podpreset": PODPRESET_PARTS,
+    "integrator": INTEGRATOR_PARTS,
+    "machines": MACHINE_PARTS,
+}
 
 
 def _arguments() -> argparse.Namespace:
@@ -38,7 +45,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="all sizes, and memory with 50,000 claims")
     parser.add_argument("--sizes", type=_sizes, metavar="N,N", help=f"numbers of claims or machines (default: {SIZES})")
     parser.add_argument("--pairs", type=int, default=2, metavar="N", help="runs of each size (default: %(default)s)")
-    parts = PARTS + PODPRESET_PARTS + INTEGRATOR_PARTS
+    parts = PARTS + PODPRESET_PARTS + INTEGRATOR_PARTS + MACHINE_PARTS
     parser.add_argument("--only", choices=parts, action="append", help="this part alone; repeatable")
     parser.add_argument("--workers", type=int, metavar="N", help="workers of both parties (default: the allocator's)")
     parser.add_argument("--uvloop", action=argparse.BooleanOptionalAction, help="event loop of both parties")
@@ -112,6 +119,12 @@ def measure_integrator(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return [integrator.measure(size, options, rounds=arguments.pairs) for size in arguments.sizes or sizes]
 
 
+def measure_machines(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run the machine controller's part, for each size."""
+    options = machines.Options(arguments.workers, arguments.uvloop)
+    return [machines.measure(size, options) for size in arguments.sizes or (machines.SIZE,)]
+
+
 def main() -> int:
     """Measure, print, and say by the exit code whether everything was correct."""
     arguments = _arguments()
@@ -123,6 +136,8 @@ def main() -> int:
             results["podpreset"] = measure_webhook(arguments)
         if "integrator" in wanted:
             results["integrator"] = measure_integrator(arguments)
+        if "machines" in wanted:
+            results["machines"] = measure_machines(arguments)
         if "ipam" in wanted:
             results |= measure_allocator(arguments)
     except* BenchError as errors:
@@ -136,11 +151,12 @@ def main() -> int:
         found = podpreset.targets(results["podpreset"])
         print(podpreset.text(results["podpreset"]))
         print(report.promises(found))
-    for measured in results.get("integrator", ()):
-        promised = integrator.targets(measured)
-        found += promised
-        print(integrator.text(measured))
-        print(report.promises(promised))
+    for module, name in ((integrator, "integrator"), (machines, "machines")):
+        for measured in results.get(name, ()):
+            promised = module.targets(measured)
+            found += promised
+            print(module.text(measured))
+            print(report.promises(promised))
     if "ipam" in wanted:
         found += report.targets(results)
         print(report.text(results))

@@ -28,6 +28,7 @@ MODULES = {
     "allocator": "services.ipam",
     "bare": "tests.bench.bare",
     "integrator": "services.capv_integrator",
+    "machines": "tests.bench.ticking",
 }
 _TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 _READY_SECONDS = 120.0
@@ -135,6 +136,10 @@ class Party:
                 elif sample.name == "groundwork_reflector_lists_total":
                     lists += sample.value
         return Requests(by_method, refused, lists)
+
+    def page(self, path: str) -> str:
+        """What it serves at a path of its probes and metrics."""
+        return self._get(path)[1].decode()
 
     def rss(self, *, peak: bool = False) -> float:
         """Resident memory in MiB, or the most it ever was."""

@@ -55,8 +55,9 @@ def in_process(kubeconfig, namespaces, **settings):
 class Guests:
     """What runs in the VMs: each boots with its guestinfo and has VMware Tools report the addresses it was told."""
 
-    def __init__(self, sim):
+    def __init__(self, sim, *, every=_BOOT_SECONDS):
         self.sim = sim
+        self._every = every
         self.silent = set()
         """Names of VMs whose guest says nothing."""
         self._booted = set()
@@ -74,7 +75,7 @@ class Guests:
     async def _run(self):
         while True:
             await asyncio.to_thread(self._boot)
-            await asyncio.sleep(_BOOT_SECONDS)
+            await asyncio.sleep(self._every)
 
     def _boot(self):
         for name, vm in self.sim.vms().items():
