@@ -1,16 +1,21 @@
 """Whole webhook processes: several of them on one port, one of them killed, all of them stopped under load."""
 
 import asyncio
+import base64
 import contextlib
+import json
 import os
 import signal
 from pathlib import Path
 
+import aiohttp
 import pytest
 
+from services.runtime.kube.connector import Connector
 from tests.support.hooks import Balancer, Load, configuration, configured, noted, review
 from tests.support.kube import Kube, eventually
 from tests.support.service import ServiceProcess
+from tests.support.toy_webhook import NOTE
 from tests.support.waiting import until
 
 PROCESSES = 3
@@ -58,16 +63,24 @@ async def kube(cluster):
         yield connected
 
 
-async def pids(kube, namespace, count):
-    """The processes that answer: connections are spread at random, so it takes a few."""
+async def pids(port, count):
+    """The processes that answer. Each review has a connection of its own: the API server's stay with whom they have."""
+    request = {"uid": "u", "kind": {"version": "v1", "kind": "ConfigMap"}, "operation": "CREATE"}
+    request |= {"resource": {"version": "v1", "resource": "configmaps"}, "object": {"metadata": {"name": "a"}}}
+    content = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+    seen = set()
+
+    async def ask(session):
+        async with session.post(f"https://127.0.0.1:{port}/annotate", json=content) as answer:
+            patch = json.loads(base64.b64decode((await answer.json())["response"]["patch"]))
+            return int(patch[0]["value"][NOTE])
 
     async def some():
-        return {noted(found) for found in await asyncio.gather(*(review(kube, namespace) for _ in range(16)))}
+        async with aiohttp.ClientSession(connector=Connector(ssl=False, force_close=True)) as session:
+            seen.update(await asyncio.gather(*(ask(session) for _ in range(16))))
+        return seen
 
-    seen = set()
-    while len(seen) < count:
-        seen |= await eventually(some)
-    return {int(pid) for pid in seen}
+    return set(await eventually(some, lambda found: len(found) >= count))
 
 
 def asked(process):
@@ -80,7 +93,7 @@ async def test_processes_share_a_port_survive_each_other_and_end_together(cluste
         await asyncio.to_thread(one.start)
         async with configured(kube, configuration(namespace, namespace, one.port)):
             await eventually(lambda: _answered(kube, namespace), noted)
-            before = await pids(kube, namespace, PROCESSES)
+            before = await pids(one.port, PROCESSES)
             assert one.pid in before
 
             # What each counts is shown as one sum; gauges tell whose they are.
@@ -99,7 +112,7 @@ async def test_processes_share_a_port_survive_each_other_and_end_together(cluste
             await until(lambda: not one.ready(), step=0.001)
             await until(one.ready)
             await eventually(lambda: _answered(kube, namespace), noted)
-            after = await pids(kube, namespace, PROCESSES)
+            after = await pids(one.port, PROCESSES)
             assert victim not in after
             assert before - {victim} < after
             assert asked(one) >= total
