@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -183,12 +183,18 @@ class Cluster:
         """Start the API server on the same port and wait until it is ready; `args` replace its extra flags for good."""
         if args is not None:
             self._apiserver_args = list(args)
+        self._on_its_port(lambda: self.apiserver.start(self._apiserver_args, tethered=self._tethered))
+
+    def _on_its_port(self, start: Callable[[], None]) -> None:
+        """Start a program again on the port it had, which cannot be changed any more.
+
+        While it was down, somebody may be trying the port for being free.
+        """
         deadline = time.monotonic() + (_PORT_PATIENCE_S if _load_ports(self.folder) else 0.0)
         while True:
             try:
-                self.apiserver.start(self._apiserver_args, tethered=self._tethered)
+                start()
             except ProcessError as error:
-                # While ours was down, somebody may be trying the port for being free. It cannot be changed any more.
                 if _PORT_TAKEN not in str(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
@@ -205,7 +211,7 @@ class Cluster:
 
     def start_etcd(self) -> None:
         """Start etcd on the same port with its data and wait until it serves."""
-        self.etcd.start(tethered=self._tethered)
+        self._on_its_port(lambda: self.etcd.start(tethered=self._tethered))
 
     def compact_etcd(self) -> int:
         """Drop etcd's history and return the revision before which nothing is left.

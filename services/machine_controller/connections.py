@@ -52,6 +52,7 @@ class Connections:
         self._insecure = insecure
         self._vcenters = vcenters or VCenters()
         self._known: dict[tuple[Server, str], tuple[Login, str]] = {}
+        self._closed = False
 
     def identity(self, cluster: KubeObject) -> ObjectKey | None:
         """Return the Secret that a VSphereCluster uses."""
@@ -75,7 +76,7 @@ class Connections:
     def of(self, identity: ObjectKey, server: str, thumbprint: str = "") -> Connection:
         """Return the connection with what a Secret holds."""
         login = self._identities.get(identity)
-        if login is None:
+        if login is None or self._closed:
             return Connection()
         if isinstance(login, Trouble):
             return Connection(trouble=login.message)
@@ -98,6 +99,7 @@ class Connections:
         try:
             await asyncio.Event().wait()
         finally:
+            self._closed = True  # what is still at work signs nobody in again
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await self._vcenters.aclose()

@@ -9,6 +9,7 @@ from pathlib import Path
 from services.runtime.kube import config
 from services.runtime.kube.errors import KubeError
 from services.runtime.kube.transport import Client
+from tests.support.waiting import until
 
 
 def open_files():
@@ -35,4 +36,4 @@ async def test_a_client_that_is_closed_leaves_no_connection_whatever_was_given_u
     before = open_files()
     for _ in range(60):
         await give_up(cluster.kubeconfig, rng)
-    assert open_files() <= before
+    await until(lambda: open_files() <= before)

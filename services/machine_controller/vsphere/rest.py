@@ -28,6 +28,7 @@ from services.machine_controller.vsphere.errors import (
     Unreachable,
     VSphereError,
 )
+from services.runtime.kube.connector import Connector
 
 if TYPE_CHECKING:
     import ssl
@@ -192,19 +193,21 @@ class Rest:
             task.add_done_callback(self._closing.discard)
 
     async def _end(self, http: aiohttp.ClientSession, token: str) -> None:
-        if token:
-            limit = aiohttp.ClientTimeout(total=_SIGN_OUT_SECONDS)
-            url = f"https://{self._host()}{_SESSION}"
-            # Best effort: a session that cannot be ended expires.
-            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                async with http.delete(url, headers={_HEADER: token}, timeout=limit) as response:
-                    await response.read()
-        await http.close()
+        try:
+            if token:
+                limit = aiohttp.ClientTimeout(total=_SIGN_OUT_SECONDS)
+                url = f"https://{self._host()}{_SESSION}"
+                # Best effort: a session that cannot be ended expires.
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                    async with http.delete(url, headers={_HEADER: token}, timeout=limit) as response:
+                        await response.read()
+        finally:
+            await http.close()
 
 
 def _client(verification: ssl.SSLContext | aiohttp.Fingerprint) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=verification, limit=_CONNECTIONS),
+        connector=Connector(ssl=verification, limit=_CONNECTIONS),
         timeout=aiohttp.ClientTimeout(total=SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,

@@ -191,12 +191,14 @@ class Session:
         self._threads.give_up()
         if self._signing_in is not None:
             await asyncio.wait({self._signing_in})
-        if (api := self._api) is not None:
-            self.lost(api)
-            await self._sign_out(api)
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        await self._threads.aclose()
+        try:
+            if (api := self._api) is not None:
+                self.lost(api)
+                await self._sign_out(api)
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+        finally:
+            await self._threads.aclose()
 
     async def _sign_in(self) -> Api:
         if self._closed:
@@ -252,9 +254,13 @@ class Session:
 
     async def _sign_out(self, api: Api) -> None:
         # Best effort: a session that cannot be ended expires.
-        with contextlib.suppress(VSphereError):
-            await self.attempt("Logout", lambda a: a.content.sessionManager.Logout(), api, seconds=_SIGN_OUT_SECONDS)
-        api.close()
+        try:
+            with contextlib.suppress(VSphereError):
+                await self.attempt(
+                    "Logout", lambda a: a.content.sessionManager.Logout(), api, seconds=_SIGN_OUT_SECONDS
+                )
+        finally:
+            api.close()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -76,10 +76,17 @@ class VCenter:
         return Stats(session.logins, session.running, session.waiting, dict(session.calls_made))
 
     async def aclose(self) -> None:
-        """Sign out and close everything; calls in flight are given up."""
-        await self.watch.aclose()
-        await self._session.aclose()
-        await self._rest.aclose()
+        """Sign out and close everything; calls in flight are given up.
+
+        Who has no more patience may cancel this: then nobody signs out, but every connection is closed all the same.
+        """
+        try:
+            await self.watch.aclose()
+        finally:
+            try:
+                await self._session.aclose()
+            finally:
+                await self._rest.aclose()
 
 
 class VCenters:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.tracing import Trace
 
-_OPENING_SECONDS: Final = 1.0
+_OPENING_SECONDS: Final = 3.0
 
 
 class Connector(aiohttp.TCPConnector):
