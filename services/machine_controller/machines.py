@@ -16,7 +16,8 @@ from services.machine_controller import api, decide, metrics
 from services.machine_controller.bootstrap import MissingError
 from services.machine_controller.guestinfo.encode import TooLargeError
 from services.machine_controller.guestinfo.problems import InvalidError
-from services.machine_controller.phases import PROVISIONED, Do, Look, Plan, Say
+from services.machine_controller.phases import AS_PLACED, PROVISIONED, Do, Look, Plan, Say
+from services.machine_controller.sight import LONGEST_PAUSE
 from services.machine_controller.status import News
 from services.machine_controller.vsphere.errors import (
     AuthenticationFailed,
@@ -26,7 +27,7 @@ from services.machine_controller.vsphere.errors import (
 )
 from services.runtime import log
 from services.runtime.controller import ReconcileError, Result, TerminalError
-from services.runtime.kube.conditions import find, parse_timestamp
+from services.runtime.kube.conditions import FALSE, find, parse_timestamp
 from services.runtime.kube.events import NORMAL, WARNING
 from services.runtime.kube.objects import view
 
@@ -45,7 +46,10 @@ if TYPE_CHECKING:
 _LOG = log.get("machine_controller")
 _STEPS = 20
 INVALID = "InvalidConfiguration"
+MOVED = "MovedOrRenamed"
 _NO_ANSWER = (Unreachable, AuthenticationFailed, CertificateMismatch)
+_OUTAGE_PAUSE = 30.0
+"""After an outage of vCenter nobody should have to wait for long."""
 _ALARMS = {
     decide.TASK_FAILED,
     decide.DUPLICATE_NAME,
@@ -131,7 +135,8 @@ class MachineReconciler:
         self, subject: Subject, plan: Plan, error: VSphereError | InvalidError | TooLargeError | MissingError
     ) -> Result:
         """Say what went wrong, and try again later."""
-        pause = subject.sight.fail(self._clock.monotonic())
+        longest = _OUTAGE_PAUSE if isinstance(error, _NO_ANSWER) else LONGEST_PAUSE
+        pause = subject.sight.fail(self._clock.monotonic(), longest)
         _LOG.warning("A step failed", step=plan.do.value, error=error, retry_seconds=pause)
         trouble = str(error) if isinstance(error, _NO_ANSWER) else ""
         say = None if trouble and not subject.world.deleting else _failure(subject, error)
@@ -165,6 +170,9 @@ class MachineReconciler:
         )
         answer = await self._writer.say(machine, news)
         self._report(subject, say, before, answer)
+        if subject.drift and not _says_moved(machine):
+            metrics.UNEXPECTED.labels("place").inc()
+            self._events.event(machine, WARNING, MOVED, "; ".join(subject.drift), action="Provision")
 
     def _report(self, subject: Subject, say: Say | None, before: Condition | None, machine: KubeObject) -> None:
         reason = say.reason if say is not None else before.reason if before is not None else ""
@@ -181,6 +189,11 @@ class MachineReconciler:
             self._events.event(machine, WARNING, say.reason, say.message, action="Provision")
             if say.reason in _FROM_OUTSIDE and (before is None or before.reason != say.reason):
                 metrics.UNEXPECTED.labels(_FROM_OUTSIDE[say.reason]).inc()
+
+
+def _says_moved(machine: KubeObject) -> bool:
+    condition = find(view(machine.status, api.VSphereMachineStatus).conditions, AS_PLACED)
+    return condition is not None and condition.status == FALSE
 
 
 def _failure(subject: Subject, error: Exception) -> Say:

@@ -71,9 +71,9 @@ class Sight:
         """Follow nothing any more."""
         self._reset()
 
-    def fail(self, now: float) -> float:
-        """Take note of a failure; returns for how many seconds nothing is to be tried."""
-        pause: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._failures)
+    def fail(self, now: float, longest: float = LONGEST_PAUSE) -> float:
+        """Take note of a failure; returns for how many seconds nothing is to be tried, at most `longest`."""
+        pause: float = min(longest, FIRST_PAUSE * 2**self._failures)
         self._failures = min(self._failures + 1, 16)
         self.paused_until = now + pause
         return pause

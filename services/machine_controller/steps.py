@@ -274,7 +274,8 @@ class Steps:
         ]
         return render.Guest(
             name=subject.name,
-            instance_id=subject.uuid,
+            # CAPV's choice. With another one cloud-init would set the node up anew after a move to CAPV.
+            instance_id=subject.name,
             control_plane=is_control_plane(subject.owner),
             placement=subject.placement,
             bound=bound,

@@ -54,7 +54,7 @@ async def test_a_cluster_is_made_scaled_and_deleted_and_leaves_nothing(start_sit
             {"type": "InternalDNS", "address": name},
         ]
         told = metadata(vm)
-        assert (told["hostname"], told["instance-id"]) == (name, vm["instanceUuid"])
+        assert (told["hostname"], told["instance-id"]) == (name, name)
         nic = told["network"]["ethernets"]["id0"]
         assert (nic["addresses"], nic["nameservers"]) == ([assigned], {"addresses": ["10.0.0.2"]})
         assert nic["match"]["macaddress"] == vm["nics"][0]["mac"]
@@ -382,6 +382,33 @@ async def test_a_vm_that_capv_has_made_is_taken_over_by_its_provider_id(site, si
     )
     assert (await site.provisioned("m1"))["spec"]["providerID"] == made["spec"]["providerID"]
     assert len(site.own_vms()) == 1
+    await site.delete("m1")
+    await site.gone("m1")
+    await site.empty()
+
+
+async def test_a_machine_that_was_moved_to_another_management_cluster_keeps_its_vm(site, sim):
+    await site.machine("m1")
+    made = await site.provisioned("m1")
+    vm = site.vm("m1")
+    # What clusterctl move does: everything is paused, made anew with another uid and without status, and deleted here.
+    await site.kube.patch(VERSIONS.clusters, "prod", site.namespace, spec={"paused": True})
+    await eventually(
+        lambda: site.vsphere_machine("m1"), lambda obj: (condition(obj, "Paused") or {}).get("status") == "True"
+    )
+    await site.controller.stop()
+    await site.integrator.stop()
+    await site.kube.force_delete(api.VSPHERE_MACHINES, "m1", site.namespace)
+    kept = ("name", "namespace", "labels", "annotations", "ownerReferences", "finalizers")
+    moved = {**made, "metadata": {key: made["metadata"][key] for key in kept}}
+    del moved["status"]
+    again = await site.kube.create(api.VSPHERE_MACHINES, moved)
+    assert again["metadata"]["uid"] != made["metadata"]["uid"]
+    await site.integrator.start()
+    await site.controller.start()
+    await site.kube.patch(VERSIONS.clusters, "prod", site.namespace, spec={"paused": False})
+    await site.provisioned("m1")
+    assert site.own_vms() == {"m1": vm}
     await site.delete("m1")
     await site.gone("m1")
     await site.empty()

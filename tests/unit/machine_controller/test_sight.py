@@ -153,6 +153,7 @@ def test_pauses_grow_up_to_a_limit_and_end_with_a_success(sight):
     assert pauses[:4] == [1.0, 2.0, 4.0, 8.0]
     assert max(pauses) == LONGEST_PAUSE
     assert sight.paused_until == 100.0 + LONGEST_PAUSE
+    assert sight.fail(100.0, 30.0) == 30.0
     sight.succeed()
     assert (sight.paused_until, sight.fail(0.0)) == (0.0, 1.0)
 
