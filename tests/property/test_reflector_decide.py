@@ -91,7 +91,7 @@ def test_whatever_happens_the_invariants_hold(chances):
                 assert unserved >= UNSERVED_LIMIT or not populated, "a store is not emptied lightly"
                 populated = False
         elif isinstance(previous, Watch):
-            expired = outcome.trouble in {Trouble.EXPIRED, Trouble.REWOUND}
+            expired = outcome.trouble in {Trouble.EXPIRED, Trouble.REWOUND, Trouble.SUPERSEDED}
             assert outcome.delivered or (expired and action == List()), "nothing is reopened at once for nothing"
         elif isinstance(previous, List):
             assert isinstance(outcome, Listed), "a failed list is never repeated at once"

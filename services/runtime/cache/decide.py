@@ -138,7 +138,8 @@ def step(state: State, outcome: Outcome, spread: float) -> tuple[State, Action]:
     """Return the next state and what to do; `spread` in [0, 1) is the jitter. The first step is `Resumed()`."""
     match outcome:
         case Resumed(changed=changed):
-            return _resume(replace(state, attempt=0) if changed else state)
+            # What has just been installed is not served at once, so the answers are counted anew.
+            return _resume(replace(state, attempt=0, unserved=0) if changed else state)
         case Listed(resource_version=resource_version):
             state = replace(state, resource_version=resource_version, unserved=0, silent=0, trouble=None)
             return state, Watch(resource_version)

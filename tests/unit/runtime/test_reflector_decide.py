@@ -153,6 +153,10 @@ def test_after_enough_words_that_a_resource_is_not_served_nothing_but_a_change_c
     assert settled == [False] * (SETTLED_LIMIT - 1) + [True, True]
     _, action = step(state, ListFailed(Trouble.UNREACHABLE, populated=False), HALF)
     assert not action.settled
+    # What has just been installed is served a little later.
+    state, _ = step(state, Resumed(changed=True), HALF)
+    _, action = step(state, ListFailed(Trouble.UNSERVED, populated=False), HALF)
+    assert action == Pause(FIRST, until_change=True, clear=True)
 
 
 def test_trouble_is_over_with_a_list_or_an_accepted_watch():
