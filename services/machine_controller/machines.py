@@ -93,6 +93,12 @@ class MachineReconciler:
 
     async def reconcile(self, key: ObjectKey) -> Result | None:
         """Do what one machine needs now."""
+        try:
+            return await self._work(key)
+        finally:
+            self._slots.settle(key)
+
+    async def _work(self, key: ObjectKey) -> Result | None:
         for _ in range(_STEPS):
             subject = self._gather(key)
             if subject is None:

@@ -1,7 +1,8 @@
 """How many clones run at once in a vCenter: each copies disks, and more of them make all of them slower.
 
 Invariants: a clone that runs already (found after a restart) always gets a slot, so that what runs is what is counted.
-Who was refused is woken in the order in which they asked when a slot is free.
+Who was refused is woken in the order in which they asked when a slot is free; one that was woken and has no use for it
+any more passes it on.
 Must not know: what a clone is of.
 """
 
@@ -26,6 +27,7 @@ class Slots:
         self._wake = wake
         self._running: dict[Server, set[ObjectKey]] = {}
         self._waiting: dict[Server, dict[ObjectKey, None]] = {}
+        self._woken: dict[ObjectKey, Server] = {}
 
     def free(self, server: Server, key: ObjectKey) -> bool:
         """Whether a machine may start a clone."""
@@ -40,18 +42,32 @@ class Slots:
         """Count a clone."""
         self._running.setdefault(server, set()).add(key)
         self._waiting.get(server, {}).pop(key, None)
-        metrics.CLONES.labels(str(server)).set(len(self._running[server]))
+        self._woken.pop(key, None)
+        self._count(server)
 
     def give(self, key: ObjectKey) -> None:
         """End a machine's clone, if it has one, and its wait."""
         for waiting in self._waiting.values():
             waiting.pop(key, None)
         for server, running in self._running.items():
-            if key not in running:
-                continue
-            running.discard(key)
-            metrics.CLONES.labels(str(server)).set(len(running))
-            waiting = self._waiting.get(server, {})
-            for other in list(waiting)[: self._limit - len(running)]:
-                del waiting[other]
-                self._wake(other)
+            if key in running:
+                running.discard(key)
+                self._count(server)
+                self._next(server)
+
+    def settle(self, key: ObjectKey) -> None:
+        """Say that a machine was looked at: if it was woken and did not start a clone, the next one may."""
+        server = self._woken.pop(key, None)
+        if server is not None:
+            self._next(server)
+
+    def _next(self, server: Server) -> None:
+        waiting = self._waiting.get(server, {})
+        taken = len(self._running.get(server, ())) + sum(other == server for other in self._woken.values())
+        for key in list(waiting)[: max(0, self._limit - taken)]:
+            del waiting[key]
+            self._woken[key] = server
+            self._wake(key)
+
+    def _count(self, server: Server) -> None:
+        metrics.CLONES.labels(str(server)).set(len(self._running[server]))

@@ -23,8 +23,14 @@ from services.machine_controller.phases import Do, Look
 from services.machine_controller.placement import DEVICES_ANNOTATION, devices_text
 from services.machine_controller.record import Record
 from services.machine_controller.sight import DESTROY, POWER_OFF, POWER_ON, RECONFIGURE
-from services.machine_controller.vsphere.errors import InvalidPowerState, NotFound, TaskFailed, ToolsUnavailable
-from services.machine_controller.vsphere.values import ExtraConfig, PowerState, Ref, Task, ToolsState
+from services.machine_controller.vsphere.errors import (
+    InvalidPowerState,
+    NotFound,
+    TaskFailed,
+    ToolsUnavailable,
+    VSphereError,
+)
+from services.machine_controller.vsphere.values import ExtraConfig, Gone, PowerState, Ref, Task, ToolsState
 from services.runtime import log
 from services.runtime.kube.conditions import timestamp
 from services.runtime.kube.objects import with_annotations, with_finalizer, without_finalizers
@@ -129,6 +135,20 @@ class Steps:
         return await subject.vcenter.vms.find(instance_uuid=subject.uuid)
 
     async def _clone(self, subject: Subject) -> bool:
+        slots, server = self._slots, subject.server
+        if not slots.free(server, subject.key):  # others have been faster since that was decided
+            slots.wait(server, subject.key)
+            return False
+        slots.take(server, subject.key)
+        try:
+            await self._ask_for_clone(subject)
+        except BaseException as error:
+            if not getattr(error, "outcome_unknown", False):
+                slots.give(subject.key)
+            raise
+        return True
+
+    async def _ask_for_clone(self, subject: Subject) -> None:
         placement = subject.placement
         assert placement is not None
         render.check(await self._guest(subject))  # a mistake must not cost a VM
@@ -144,29 +164,20 @@ class Steps:
             folder=str(spec.folder),
             since=timestamp(self._clock.now()),
         )
-        self._slots.take(subject.server, subject.key)
-        try:
-            # With the version that was read: of two processes that both found no record, one is refused.
-            machine = await self._writer.note(subject.machine, noted, guarded=True)
-        except BaseException:
-            self._slots.give(subject.key)
-            raise
-        sight = subject.sight
-        sight.suspects = None
+        # With the version that was read: of two processes that both found no record, one is refused.
+        machine = await self._writer.note(subject.machine, noted, guarded=True)
+        subject.sight.suspects = None
         try:
             task = await vcenter.vms.clone(spec)
-        except Exception as error:
-            if getattr(error, "outcome_unknown", True):
-                raise  # whether a clone runs is found out by the search for it
-            self._slots.give(subject.key)
-            await self._writer.note(machine, None)
+        except VSphereError as error:
+            if not error.outcome_unknown:  # else whether a clone runs is found out by the search for it
+                await self._writer.note(machine, None)
             if isinstance(error, NotFound):
                 vcenter.inventory.forget()  # what was looked up a moment ago is out of date
             raise
-        sight.follow_clone(task)
+        subject.sight.follow_clone(task)
         _LOG.info("Cloning", machine=str(subject.key), template=spec.template.id, task=task.id)
         await self._writer.note(machine, replace(noted, task=str(task)))
-        return True
 
     async def _follow(self, subject: Subject) -> bool:
         assert subject.record is not None
@@ -196,7 +207,12 @@ class Steps:
             assert isinstance(clone, Task)
             if clone.result is None:
                 raise TaskFailed("NoResult", "the clone has ended well and names no VM")
-            vm = await subject.vcenter.vms.get(clone.result)
+            try:
+                vm = await subject.vcenter.vms.get(clone.result)
+            except NotFound:  # somebody has destroyed it at once, so the clone came to nothing
+                sight.clone = Gone(clone.ref)
+                sight.unknown()
+                return True
             if vm.instance_uuid != subject.uuid:
                 return await self._drop_stray(subject, vm)
             sight.follow_vm(vm.ref, subject.uuid, vm)

@@ -125,8 +125,30 @@ def test_clones_take_turns_in_the_order_in_which_they_asked():
     slots.give(keys[0])
     slots.give(keys[0])
     assert woken == [keys[2]]
+    slots.take(server, keys[2])
     slots.give(keys[1])
     assert woken == [keys[2], keys[4]]
+
+
+def test_a_turn_that_is_not_taken_is_passed_on():
+    woken = []
+    slots = Slots(1, woken.append)
+    server = Server("vc")
+    first, second, third, fourth = (ObjectKey("ns", name) for name in "abcd")
+    slots.take(server, first)
+    for key in (second, third, fourth):
+        slots.wait(server, key)
+    slots.give(first)
+    assert woken == [second]
+    slots.settle(first)
+    assert woken == [second]
+    slots.settle(second)  # it was paused meanwhile, say
+    assert woken == [second, third]
+    slots.take(server, third)
+    slots.settle(third)
+    assert woken == [second, third]
+    slots.give(third)
+    assert woken == [second, third, fourth]
 
 
 def test_a_clone_that_runs_already_has_its_turn_whatever_the_limit():
