@@ -74,7 +74,8 @@ def admit(body, where, **request):
     decision = decide(review(body, **request), where)
     patch = json.loads(json.dumps(decision.patch))
     assert {op["op"] for op in patch} <= {"add", "replace", "test"}
-    return decision, jsonpatch.apply_patch(body, patch) if patch else body
+    # A copy through JSON: generated pods may hold one dict in two places, and a patch would change both.
+    return decision, jsonpatch.apply_patch(json.loads(json.dumps(body)), patch, in_place=True) if patch else body
 
 
 def admitted(body, *presets, **kwargs):
