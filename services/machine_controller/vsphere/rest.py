@@ -181,6 +181,8 @@ class Rest:
                     verification: ssl.SSLContext | aiohttp.Fingerprint = _Pin(trust, self._server)
                 else:
                     verification = await asyncio.to_thread(self._access.context, trust)
+                if self._closed:  # meanwhile: nobody would close what is made now
+                    raise Unreachable(self._server, "the connection is closed")
                 if trust == self._access.trust:  # else it was replaced meanwhile
                     self._http = _client(verification)
             return self._http

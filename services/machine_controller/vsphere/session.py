@@ -226,6 +226,9 @@ class Session:
             raise
         _SIGN_INS.labels(str(self.server), "success").inc()
         self.logins += 1
+        if self._closed:
+            api.close()
+            raise Unreachable(str(self.server), "the connection is closed")
         if (credentials, trust) != (self._access.credentials, self._access.trust):
             self._start(self._sign_out(api))  # replaced meanwhile: what is used has to be the new identity
             return await self._sign_in()
