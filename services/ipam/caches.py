@@ -10,9 +10,10 @@ Must not know: what is decided about a key.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from services.ipam import kinds
+from services.ipam import intervals, kinds
 from services.ipam.api import ClaimKey, PoolKey
 from services.ipam.kinds import CAPI, METAL3
 from services.ipam.poolobjects import RESOURCES, cluster_paused, pool_cluster_name, pool_key, read_pool_spec
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from services.ipam.ledger import Ledger
+    from services.ipam.slots import Holding
 
 _LOG = log.get("ipam.caches")
 
@@ -51,6 +53,8 @@ class Caches:
         self._queue_pool = queue_pool
         self._touch_pool = touch_pool
         self._sequence = itertools.count()
+        self.tenants: dict[PoolKey, Counter[str]] = {}
+        """Number of IPAddresses of each pool by namespace, other than its own."""
         self.arrivals: dict[ClaimKey, int] = {}
         """Order in which claims without an address were first seen, to tell apart those created in the same second."""
         self.pools = {kind: Store[KubeObject](kind, {"cluster": _pool_cluster}) for kind in RESOURCES}
@@ -121,13 +125,23 @@ class Caches:
         after = kinds.read_address(kind, new) if new is not None else None
         before = kinds.read_address(kind, old) if old is not None else None
         self.ledger.set_holding(before, after)
-        for holding in (before, after):
+        for holding, step in ((before, -1), (after, 1)):
             if holding is not None:
                 self._queue_claim(holding.claim)
+                if holding.namespace != holding.pool.namespace:
+                    self._count_tenant(holding, step)
         obj = new if new is not None else old
         if kind == CAPI and obj is not None:
             # Whoever it was made for, a claim of its name may wait for the name.
             self._queue_claim(ClaimKey(kind, obj.metadata.namespace, obj.metadata.name))
+
+    def _count_tenant(self, holding: Holding, step: int) -> None:
+        tenants = self.tenants.setdefault(holding.pool, Counter())
+        tenants[holding.namespace] += step
+        if not tenants[holding.namespace]:
+            del tenants[holding.namespace]
+            if not tenants:
+                del self.tenants[holding.pool]
 
     def _claim_changed(self, kind: str, old: KubeObject | None, new: KubeObject | None) -> None:
         obj = new if new is not None else old
@@ -158,6 +172,13 @@ class Caches:
                 if spec.name_prefix and not kinds.is_object_name(f"{spec.name_prefix}-0-0-0-0"):
                     expected = "expected lower-case letters, digits, - and ., with the address at most 253 characters"
                     space.problems.append(Problem("spec.namePrefix", spec.name_prefix, expected))
+                if not key.namespace:
+                    expected = "namespace/name as the key: claims of any namespace may have that name, so none gets it"
+                    space.problems += [
+                        Problem(f"spec.preAllocations[{name}]", intervals.text(at), expected)
+                        for name, at in space.pre_allocations.items()
+                        if "/" not in name
+                    ]
                 random_order = spec.allocation_strategy == "random"
                 self.ledger.set_pool(key, spec.domain, space, random_order=random_order)
             if old is None or _serving(old) != _serving(new):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from services.ipam.api import ClaimKey, PoolKey
     from services.ipam.ledger import Refusal
     from services.ipam.slots import Holding
+    from services.ipam.space import PoolSpace
 
 
 class ClusterState(Enum):
@@ -136,7 +137,7 @@ def decide(world: World, choose: Choose) -> Decision:
             return Leave("it has its address and the pool is gone")
         return Refuse(api.POOL_NOT_READY, "PoolNotFound", f"{claim.pool} does not exist")
     if kept is not None:
-        return kept if world.holdings else _with_settings(world.pool, claim, kept.at)
+        return _keep(world, claim, world.pool, kept)
     refusal = _not_served(world, claim, world.pool)
     if refusal is not None:
         return refusal
@@ -181,15 +182,21 @@ def _kept(world: World, claim: Claim) -> Bind | None:
     return None
 
 
+def _keep(world: World, claim: Claim, pool: Pool, kept: Bind) -> Decision:
+    if kept.at not in world.reserved and not serves(pool.state.key, pool.allowed_namespaces, claim.key):
+        # Whoever may write IPAddresses could have made it: one that the ledger does not know of opens no pool.
+        return _not_allowed(claim.key, pool)
+    return kept if world.holdings else _with_settings(pool, claim, kept.at)
+
+
 def _not_served(world: World, claim: Claim, pool: Pool) -> Refuse | None:
     """Reasons that have nothing to do with addresses."""
     key = pool.state.key
     if world.cluster is ClusterState.MISSING:
         message = f"Cluster {claim.key.namespace}/{claim.cluster}, which the claim belongs to, does not exist"
         return Refuse(api.ALLOCATION_FAILED, "ClusterNotFound", message)
-    if not _allowed(claim.key, key, pool.allowed_namespaces):
-        message = f"{key} does not serve namespace {claim.key.namespace} (spec.allowedNamespaces)"
-        return Refuse(api.ALLOCATION_FAILED, "NamespaceNotAllowed", message)
+    if not serves(key, pool.allowed_namespaces, claim.key):
+        return _not_allowed(claim.key, pool)
     if pool.paused:
         return Refuse(api.POOL_NOT_READY, "PoolPaused", f"{key} is paused")
     if pool.deleting:
@@ -200,7 +207,12 @@ def _not_served(world: World, claim: Claim, pool: Pool) -> Refuse | None:
     return None
 
 
-def _allowed(claim: ClaimKey, pool: PoolKey, namespaces: tuple[str, ...] | None) -> bool:
+def _not_allowed(claim: ClaimKey, pool: Pool) -> Refuse:
+    message = f"{pool.state.key} does not serve namespace {claim.namespace} (spec.allowedNamespaces)"
+    return Refuse(api.ALLOCATION_FAILED, "NamespaceNotAllowed", message)
+
+
+def serves(pool: PoolKey, namespaces: tuple[str, ...] | None, claim: ClaimKey) -> bool:
     """`allowedNamespaces`: of an IPPool, who besides its own namespace; of a GlobalIPPool, who at all (default all)."""
     if pool.namespace == claim.namespace:
         return True
@@ -209,10 +221,20 @@ def _allowed(claim: ClaimKey, pool: PoolKey, namespaces: tuple[str, ...] | None)
     return "*" in namespaces or claim.namespace in namespaces
 
 
+def pre_allocation(space: PoolSpace, pool: PoolKey, claim: ClaimKey) -> str | None:
+    """Key of a pool's preAllocations that means a claim: `namespace/name`, or `name` in a pool of its namespace.
+
+    A name alone means nobody of another namespace: claims are named by whoever may make them.
+    """
+    keys = [f"{claim.namespace}/{claim.name}", *([claim.name] if pool.namespace == claim.namespace else [])]
+    return next((key for key in keys if key in space.pre_allocations or key in space.bad_pre_allocations), None)
+
+
 def _allocate(world: World, claim: Claim, pool: Pool, choose: Choose) -> Decision:
     space = pool.state.space
-    wanted = space.pre_allocations.get(claim.key.name)
-    problem = space.bad_pre_allocations.get(claim.key.name)
+    kept = pre_allocation(space, pool.state.key, claim.key)
+    wanted = space.pre_allocations.get(kept) if kept is not None else None
+    problem = space.bad_pre_allocations.get(kept) if kept is not None else None
     if problem is not None:
         return Refuse(api.ALLOCATION_FAILED, "PreAllocationInvalid", str(problem))
     if claim.requested is not None:
@@ -221,16 +243,19 @@ def _allocate(world: World, claim: Claim, pool: Pool, choose: Choose) -> Decisio
         except ValueError:
             message = f"annotation {api.REQUESTED_ADDRESS_ANNOTATION}: {claim.requested!r} is not an IP address"
             return Refuse(api.ALLOCATION_FAILED, "AddressMalformed", message)
-        if wanted not in {None, requested}:
+        if wanted is not None and wanted != requested:
             message = (
                 "PreAllocation and requested ip address are conflicting: "
-                f"{intervals.text(space.pre_allocations[claim.key.name])} by the pool's preAllocations, "
-                f"{claim.requested} by the claim's annotation"
+                f"{intervals.text(wanted)} by the pool's preAllocations, {claim.requested} by the claim's annotation"
             )
             return Refuse(api.ALLOCATION_FAILED, "AddressConflicting", message)
+        owner = space.kept_for.get(requested)
+        if owner not in {None, kept}:
+            message = f"{intervals.text(requested)} is kept for {owner!r} by the pool's preAllocations"
+            return Refuse(api.ALLOCATION_FAILED, "AddressReserved", message)
         wanted = requested
     elif wanted is None and world.sticky is not None and len(pool.state.waiting) < pool.state.available:
-        at = choose(pool.state, claim, world.sticky)
+        at = choose(pool.state, claim, world.sticky) if world.sticky not in space.kept_for else None
         if isinstance(at, int):
             return _with_settings(pool, claim, at)
     at = choose(pool.state, claim, wanted)

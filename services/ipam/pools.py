@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from services.ipam import api, intervals, kinds, metrics, poolstatus
-from services.ipam.decide import ClusterState
+from services.ipam.api import ClaimKey
+from services.ipam.decide import ClusterState, serves
 from services.ipam.gather import cluster_state
 from services.ipam.kinds import METAL3
-from services.ipam.poolobjects import FINALIZERS, RESOURCES, pool_cluster_name
+from services.ipam.poolobjects import FINALIZERS, RESOURCES, pool_cluster_name, read_pool_spec
 from services.ipam.slots import Use
 from services.runtime.controller import Result
 from services.runtime.kube import conditions
@@ -126,7 +127,18 @@ class PoolReconciler:
             overlaps=tuple(sorted(overlaps)),
             conflicts=tuple(sorted(conflicts)),
             deleting=obj.deleting,
+            strangers=self._strangers(key, obj),
             indexes=self._indexes(key, state) if len(state.held) <= poolstatus.INDEXES_LIMIT else None,
+        )
+
+    def _strangers(self, key: PoolKey, obj: KubeObject) -> tuple[tuple[str, int], ...]:
+        """Namespaces that hold addresses of a pool which does not serve them, and how many."""
+        tenants = self._caches.tenants.get(key)
+        if not tenants:
+            return ()
+        allowed = read_pool_spec(obj)[0].allowed_namespaces
+        return tuple(
+            sorted((name, n) for name, n in tenants.items() if not serves(key, allowed, ClaimKey("", name, "")))
         )
 
     def _indexes(self, key: PoolKey, state: PoolState) -> dict[str, str]:

@@ -37,12 +37,14 @@ class Facts(NamedTuple):
     overlaps: tuple[PoolKey, ...]
     conflicts: tuple[tuple[int, tuple[ClaimKey, ...]], ...]
     deleting: bool
+    strangers: tuple[tuple[str, int], ...]
+    """Namespaces that the pool does not serve (any more), with the number of addresses that their claims hold."""
     indexes: dict[str, str] | None
 
 
 def conditions(facts: Facts) -> tuple[Condition, ...]:
-    """Ready, AddressesAvailable and NoOverlap."""
-    return (_ready(facts), _available(facts), _no_overlap(facts))
+    """Ready, AddressesAvailable, NoOverlap and NamespacesAllowed."""
+    return (_ready(facts), _available(facts), _no_overlap(facts), _namespaces(facts))
 
 
 def capacity(facts: Facts) -> dict[str, int | bool | None]:
@@ -79,6 +81,14 @@ def _no_overlap(facts: Facts) -> Condition:
         message = "Shares addresses with " + _some(", ", [str(key) for key in facts.overlaps])
         return Condition("NoOverlap", FALSE, "PoolsOverlap", message)
     return Condition("NoOverlap", TRUE, "NoOverlap", "")
+
+
+def _namespaces(facts: Facts) -> Condition:
+    if facts.strangers:
+        shown = _some(", ", [f"{namespace} ({count})" for namespace, count in facts.strangers])
+        message = f"Claims of namespaces that spec.allowedNamespaces does not have keep their addresses: {shown}"
+        return Condition("NamespacesAllowed", FALSE, "HeldFromOtherNamespaces", message)
+    return Condition("NamespacesAllowed", TRUE, "NamespacesAllowed", "")
 
 
 def _some(separator: str, items: list[str]) -> str:

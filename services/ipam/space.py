@@ -85,6 +85,7 @@ class PoolSpace:
         "_pieces",
         "_spans",
         "bad_pre_allocations",
+        "kept_for",
         "pre_allocated",
         "pre_allocations",
         "problems",
@@ -105,7 +106,11 @@ class PoolSpace:
         self._piece_firsts = [piece.first for piece, _ in self._pieces]
         self.total = sum(piece.size for piece, _ in self._pieces)
         self.pre_allocations: dict[str, int] = {}
+        """Address by key of `spec.preAllocations`: `name`, or `namespace/name`."""
+        self.kept_for: dict[int, str] = {}
+        """Key by address."""
         self.pre_allocated: dict[int, str] = {}
+        """Name of the claim by address; whose namespace it has to have, `kept_for` says."""
         self.bad_pre_allocations: dict[str, Problem] = {}
         self._read_pre_allocations(spec)
         self.problems = list(dict.fromkeys(self.problems))  # the pool's own settings are read once for each range
@@ -282,12 +287,13 @@ class PoolSpace:
             refusal = self.why_not(at)
             if refusal is not None:
                 self.bad_pre_allocations[claim] = self._problem(field, value, f"an address of the pool: {refusal[1]}")
-            elif at in self.pre_allocated:
-                other = self.pre_allocated[at]
+            elif at in self.kept_for:
+                other = self.kept_for[at]
                 self.bad_pre_allocations[claim] = self._problem(field, value, f"an address not given to {other!r} too")
             else:
                 self.pre_allocations[claim] = at
-                self.pre_allocated[at] = claim
+                self.kept_for[at] = claim
+                self.pre_allocated[at] = claim.rpartition("/")[2]
 
     def _point(self, field: str, value: str) -> int | None:
         if not value:

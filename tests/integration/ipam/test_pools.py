@@ -24,6 +24,7 @@ async def test_a_new_pool_shows_that_it_is_ready_and_what_it_has(tenant):
         ("Ready", "True", "PoolReady"),
         ("AddressesAvailable", "True", "AddressesAvailable"),
         ("NoOverlap", "True", "NoOverlap"),
+        ("NamespacesAllowed", "True", "NamespacesAllowed"),
     ]
     assert await tenant.kube.events(pool) == []
 

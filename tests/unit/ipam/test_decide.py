@@ -130,6 +130,49 @@ def test_a_pre_allocation_is_given_to_its_claim_whatever_its_kind():
     assert decided(setting) == decided(setting, key=CAPI) == Bind(at("10.0.0.12"))
 
 
+def global_pool(**spec):
+    setting = Setting(**spec)
+    setting.state.key = setting.state.key._replace(kind="GlobalIPPool", namespace="")
+    return setting
+
+
+KEPT = at("10.0.0.12")
+FIRST_FREE = at("10.0.0.10")
+PRE_ALLOCATIONS = {
+    "the name, in the pool's namespace": ({"claim": "10.0.0.12"}, "ns", "ns", KEPT),
+    "the name, in another namespace": ({"claim": "10.0.0.12"}, "owner", "ns", FIRST_FREE),
+    "namespace and name, in the pool's namespace": ({"ns/claim": "10.0.0.12"}, "ns", "ns", KEPT),
+    "namespace and name, in another namespace": ({"ns/claim": "10.0.0.12"}, "owner", "ns", KEPT),
+    "the name of another namespace's claim": ({"there/claim": "10.0.0.12"}, "ns", "ns", FIRST_FREE),
+    "the longer of two keys": ({"claim": "10.0.0.11", "ns/claim": "10.0.0.12"}, "ns", "ns", KEPT),
+    "the name, in a global pool": ({"claim": "10.0.0.12"}, "", "ns", FIRST_FREE),
+    "namespace and name, in a global pool": ({"ns/claim": "10.0.0.12"}, "", "ns", KEPT),
+}
+
+
+@pytest.mark.parametrize(("spec", "owner", "namespace", "given"), PRE_ALLOCATIONS.values(), ids=PRE_ALLOCATIONS.keys())
+@pytest.mark.parametrize("kind", [METAL3, CAPI])
+def test_a_pre_allocation_means_a_claim_of_one_namespace(kind, spec, owner, namespace, given):
+    setting = Setting(pre_allocations=spec)
+    setting.state.key = setting.state.key._replace(kind="IPPool" if owner else "GlobalIPPool", namespace=owner)
+    claim = a_claim(kind._replace(namespace=namespace))
+    assert decided(setting, claim=claim, key=claim.key, allowed=("*",)) == Bind(given)
+
+
+@pytest.mark.parametrize("spec", [{"claim": "10.0.0.12"}, {"there/claim": "10.0.0.12"}])
+def test_an_address_that_is_kept_cannot_be_asked_for_from_another_namespace_under_the_name(spec):
+    setting = global_pool(pre_allocations=spec)
+    decision = decided(setting, claim=a_claim(annotations={"ipAddress": "10.0.0.12"}))
+    (key,) = spec
+    assert decision.token == "AddressReserved"
+    assert decision.message == f"10.0.0.12 is kept for {key!r} by the pool's preAllocations"
+
+
+def test_an_address_that_a_claim_had_is_not_its_own_again_once_it_is_kept_for_another_of_its_name():
+    setting = global_pool(pre_allocations={"there/claim": "10.0.0.12"})
+    assert decided(setting, sticky=at("10.0.0.12")) == Bind(at("10.0.0.10"))
+
+
 def test_a_pre_allocation_and_a_different_annotation_are_a_conflict():
     setting = Setting(pre_allocations={"claim": "10.0.0.12"})
     decision = decided(setting, claim=a_claim(annotations={"ipAddress": "10.0.0.11"}))
@@ -185,6 +228,20 @@ def test_a_cluster_api_claim_needs_a_pool_with_a_prefix_and_a_metal3_claim_does_
 
 def test_a_reservation_that_a_crash_left_is_used():
     assert decided(Setting(), reserved=(at("10.0.0.12"),)) == Bind(at("10.0.0.12"))
+
+
+def test_what_was_given_is_kept_when_a_pool_serves_the_namespace_no_more():
+    setting = global_pool()
+    had = holding("10.0.0.10")
+    assert decided(setting, holdings=(had,), reserved=(had.at,), allowed=()) == Bind(had.at)
+
+
+def test_an_address_object_that_the_ledger_does_not_know_is_no_way_into_a_pool_that_is_closed():
+    setting = global_pool()
+    forged = holding("10.0.0.10")
+    for claim in (a_claim(), a_claim(status=BOUND)):
+        assert decided(setting, claim=claim, holdings=(forged,), allowed=()).token == "NamespaceNotAllowed"
+    assert decided(setting, holdings=(forged,), allowed=("ns",)) == Bind(forged.at)
 
 
 def test_an_address_that_exists_is_kept_even_when_the_pool_is_going_or_does_not_cover_it():

@@ -20,6 +20,7 @@ HEALTHY = poolstatus.Facts(
     overlaps=(),
     conflicts=(),
     deleting=False,
+    strangers=(),
     indexes={},
 )
 HOLDERS = (ClaimKey("IPAddressClaim", "b", "y"), ClaimKey("IPClaim", "a", "x"))
@@ -55,6 +56,14 @@ ROWS = {
         "False",
         "AddressConflict",
         "Held twice: 10.0.0.10 by IPAddressClaim b/y and IPClaim a/x",
+    ),
+    "held by those it serves": ({}, "NamespacesAllowed", "True", "NamespacesAllowed", ""),
+    "held by those it serves no more": (
+        {"strangers": (("a", 2), ("b", 1))},
+        "NamespacesAllowed",
+        "False",
+        "HeldFromOtherNamespaces",
+        "Claims of namespaces that spec.allowedNamespaces does not have keep their addresses: a (2), b (1)",
     ),
 }
 
