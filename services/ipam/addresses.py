@@ -77,30 +77,30 @@ class AddressWriter:
         return wanted
 
     async def remove(self, holding: Holding) -> bool:
-        """Delete an IPAddress; False while somebody else's finalizer keeps it."""
+        """Delete an IPAddress; False while somebody else's finalizer keeps it.
+
+        The DELETE comes first: whatever stops this half-way leaves an object that says by itself that it is to go. One
+        without our finalizer whose claim is gone would say nothing, and the garbage collector keeps what a pool owns.
+        """
         store = self._caches.addresses[holding.kind]
         key = ObjectKey(holding.namespace, holding.name)
         obj = store.get(key)
         if obj is None:
             return True
-        resource = api.resource_of(obj)
-        bare = without_finalizers(obj, api.ADDRESS_FINALIZERS[holding.kind])
+        resource, uid = api.resource_of(obj), obj.metadata.uid
+        left: KubeObject | None = obj
         try:
-            if bare is not obj:
-                answer = await self._client.update(resource, bare)
-                if obj.deleting and not answer.metadata.finalizers:
-                    store.forget(key, obj.metadata.uid)
-                    return True
-                store.observe(answer)
             if not obj.deleting:
-                left = await self._client.delete(resource, obj.metadata.name, key.namespace, uid=obj.metadata.uid)
-                if left is not None:
+                left = await self._client.delete(resource, key.name, key.namespace, uid=uid)
+            if left is not None:
+                bare = without_finalizers(left, api.ADDRESS_FINALIZERS[holding.kind])
+                if bare is not left:
                     store.observe(left)
-                    return False
+                    left = await self._client.update(resource, bare)
         except NotFound:
-            pass
-        else:
-            if obj.deleting:
-                return False
-        store.forget(key, obj.metadata.uid)
+            left = None
+        if left is not None and left.metadata.finalizers:
+            store.observe(left)
+            return False
+        store.forget(key, uid)
         return True

@@ -2,7 +2,7 @@
 
 Responsible for: the order of writes, which is what makes a crash at any point harmless:
   bind     (once: pool finalizer) -> claim finalizer -> IPReservation -> IPAddress -> claim status
-  release  IPAddress (finalizer, then DELETE) -> IPReservation -> claim finalizer
+  release  IPAddress (DELETE, then finalizer) -> IPReservation -> claim finalizer
 Invariants: an IPAddress exists only while its IPReservation does; every write carries the resourceVersion it is based
 on, or a name that only one writer can create. At most four writes each way.
 Must not know: why an address was chosen.

@@ -146,6 +146,15 @@ class Listener:
             self._server.pre_shutdown()
             await self._server.shutdown(_TLS_END_SECONDS)
             self._server = None
+        # aiohttp forgets a connection as soon as it says good-bye; the peer may be slow to say it back.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TLS_END_SECONDS):
+                while self.connections:  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        for connection in tuple(self.connections):
+            connection.opened.abort()
+        for _ in range(3):  # what an aborted TLS connection takes to close its socket
+            await asyncio.sleep(0)
 
     # -- accepting -----------------------------------------------------------------------------------------------------
 
@@ -300,7 +309,10 @@ class _Connection(web.RequestHandler):
     aiohttp has none for a connection on which nothing, or half a header, has come.
     """
 
-    __slots__ = ("_deadline", "_listener", "busy", "fresh", "since")
+    __slots__ = ("_deadline", "_listener", "busy", "fresh", "opened", "since")
+
+    opened: asyncio.Transport
+    """Its transport, which aiohttp lets go of before it is closed."""
 
     def __init__(self, server: _Server, **options: Any) -> None:
         super().__init__(server, **options)
@@ -324,6 +336,8 @@ class _Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        assert isinstance(transport, asyncio.Transport), "a stream"
+        self.opened = transport
         self.since = asyncio.get_running_loop().time()
         self._listener.connections[self] = None
         self._expect_header()

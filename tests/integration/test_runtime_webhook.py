@@ -185,6 +185,17 @@ async def test_the_api_server_hears_that_it_is_to_go_only_once_the_server_stops(
             await session.post(url, json=a_review())
 
 
+async def test_the_end_leaves_no_connection_open_whose_client_never_says_good_bye(certificate):
+    server = WebhookServer(LOCAL, certificate, {"/annotate": annotate}, drain_seconds=0.0)
+    async with serving(server):
+        _, writer = await connect(server, certificate)
+        writer.transport.pause_reading()
+        await until(lambda: server._listener.connections)
+        await server.drain()
+        assert not server._listener.connections
+        writer.transport.abort()
+
+
 # -- requests that are no reviews --------------------------------------------------------------------------------------
 
 

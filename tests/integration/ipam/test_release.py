@@ -91,9 +91,9 @@ async def test_a_foreign_finalizer_on_the_address_keeps_it_and_the_claim(tenant,
     await tenant.delete_claim("claim", kind)
     left = await eventually(
         lambda: tenant.kube.get(addresses, name, tenant.namespace),
-        lambda address: "deletionTimestamp" in address["metadata"],
+        lambda address: address["metadata"]["finalizers"] == ["example.com/in-use"],
     )
-    assert left["metadata"]["finalizers"] == ["example.com/in-use"]
+    assert left["metadata"]["deletionTimestamp"]
     await tenant.settled()
     assert await tenant.held() == ["10.0.0.1"]
     await tenant.kube.set_finalizers(addresses, name, tenant.namespace)
