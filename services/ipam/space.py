@@ -11,7 +11,7 @@ RFC 6164 and RFC 4291 (the subnet-router anycast address).
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,8 +27,9 @@ GATEWAY = "gateway"
 NETWORK = "network address"
 BROADCAST = "broadcast address"
 _POINT_TO_POINT_HOST_BITS = 1
-# A range that its own prefix cuts into more networks than this has only the first and the last one's ends reserved.
-MAX_NETWORKS_PER_RANGE = 65_536
+# Of the ranges of a pool beyond this many networks only the first and the last one's ends are reserved: who writes a
+# pool of a few lines must not decide how much memory it takes.
+MAX_NETWORKS = 65_536
 
 
 class Problem(NamedTuple):
@@ -62,6 +63,22 @@ class Spans:
         begin = max(bisect_right(self._firsts, span.first) - 1, 0)
         found = self.intervals[begin : bisect_right(self._firsts, span.last)]
         return found[1:] if found and found[0].last < span.first else found
+
+
+class _Covered:
+    """A growing set of points; adding a span costs O(log n), and moving what is behind it in a list."""
+
+    def __init__(self) -> None:
+        self._firsts: list[int] = []
+        self._lasts: list[int] = []
+
+    def add(self, span: Interval) -> list[Interval]:
+        """Add a span; return the intervals that had a point in common with it."""
+        begin, end = bisect_left(self._lasts, span.first), bisect_right(self._firsts, span.last)
+        found = [Interval(*ends) for ends in zip(self._firsts[begin:end], self._lasts[begin:end], strict=True)]
+        self._firsts[begin:end] = [min(span.first, found[0].first) if found else span.first]
+        self._lasts[begin:end] = [max(span.last, found[-1].last) if found else span.last]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,22 +269,24 @@ class PoolSpace:
     def _without_holes(self, raw: list[Range]) -> list[Range]:
         """Ranges with what may be given of each: not excluded, not reserved, not in an earlier range."""
         never = Spans([*self._excluded.intervals, *(Interval(at, at) for at in self.reserved)])
-        earlier: list[Interval] = []
+        earlier = _Covered()
         result = []
         for item in raw:
-            holes = [*never.touching(item.span), *earlier]
+            holes = [*never.touching(item.span), *earlier.add(item.span)]
             result.append(replace(item, assignable=Spans(intervals.subtract([item.span], holes))))
-            earlier = intervals.merge([*earlier, item.span])
         return result
 
     def _read_reserved(self, spec: PoolSpec, raw: list[Range]) -> dict[int, str]:
         reserved: dict[int, str] = {}
+        room = MAX_NETWORKS
         for item in raw:
             entry = spec.pools[item.index]
             if entry.subnet:
                 _reserve_ends(reserved, intervals.network_of(*intervals.subnet(entry.subnet)))
             if item.prefix is not None:
-                for network in _networks(item.span, item.prefix):
+                networks = _networks(item.span, item.prefix, room)
+                room -= len(networks)
+                for network in networks:
                     _reserve_ends(reserved, network)
         gateways = [
             self._point("spec.gateway", spec.gateway),
@@ -336,13 +355,13 @@ def _first_of_subnet(written: int, network: Interval, *, whole: bool) -> int:
     return written if not has_ends and written == network.first else min(written + 1, network.last)
 
 
-def _networks(span: Interval, prefix: int) -> list[Interval]:
+def _networks(span: Interval, prefix: int, most: int) -> list[Interval]:
     """Networks of the given prefix length that a span touches (the outermost two if there are too many)."""
     first, last = intervals.network_of(span.first, prefix), intervals.network_of(span.last, prefix)
     size = first.size
     count = (last.first - first.first) // size + 1
-    if count > MAX_NETWORKS_PER_RANGE:
-        return [first, last]
+    if count > most:
+        return [first] if count == 1 else [first, last]
     return [Interval(at, at + size - 1) for at in range(first.first, last.first + 1, size)]
 
 

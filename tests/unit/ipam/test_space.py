@@ -5,7 +5,7 @@ import pytest
 from services.ipam import intervals
 from services.ipam.api import PoolRange, PoolSpec
 from services.ipam.intervals import point
-from services.ipam.space import MAX_NETWORKS_PER_RANGE, PoolSpace
+from services.ipam.space import MAX_NETWORKS, PoolSpace
 
 
 def space(*entries, **spec):
@@ -203,12 +203,35 @@ def test_the_size_of_a_pool_is_exact_whatever_its_size(entries, total):
 
 def test_a_range_of_very_many_networks_reserves_only_the_outermost_ends():
     many = space({"start": "10.0.0.0", "end": "10.255.255.255", "prefix": 24})
-    assert len(many.reserved) == 2 * MAX_NETWORKS_PER_RANGE
+    assert len(many.reserved) == 2 * MAX_NETWORKS
     assert not many.is_assignable(point("10.1.0.255"))
     too_many = space({"start": "10.0.0.0", "end": "11.0.0.0", "prefix": 24})
     assert [intervals.text(at) for at in sorted(too_many.reserved)] == ["10.0.0.0", "10.0.0.255", "11.0.0.0"]
     assert too_many.is_assignable(point("10.1.0.255"))
     assert space({"subnet": "2001:db8::/32", "prefix": 64}).total == 2**96 - 2
+
+
+def test_what_a_pool_keeps_in_mind_does_not_grow_with_each_range_of_very_many_networks():
+    block = 4 * MAX_NETWORKS
+    entries = [
+        {"start": f"10.{i * 4}.0.0", "end": intervals.text(point(f"10.{i * 4}.0.0") + block - 1), "prefix": 30}
+        for i in range(20)
+    ]
+    pool = space(*entries)
+    assert len(pool.reserved) == 2 * MAX_NETWORKS + 19 * 4
+    assert pool.total == 20 * block - len(pool.reserved)
+
+
+def test_ranges_that_overlap_in_any_way_give_each_address_once():
+    spans = [(5, 9), (1, 3), (20, 30), (2, 6), (9, 20), (40, 41), (0, 50), (25, 60)]
+    entries = [{"start": f"10.0.0.{first}", "end": f"10.0.0.{last}"} for first, last in spans]
+    pool = space(*entries)
+    seen = set()
+    for (first, last), given in zip(spans, pool.ranges, strict=True):
+        own = set(range(first, last + 1)) - seen
+        seen |= own
+        assert {at - point("10.0.0.0") for i in given.assignable.intervals for at in range(i.first, i.last + 1)} == own
+    assert pool.total == len(seen)
 
 
 def test_what_is_not_given_is_refused_with_its_reason():
