@@ -30,6 +30,7 @@ KUBERNETES = "v1.36.3"
 ETCD = "v3.6.8"
 HELM = "v3.22.0"
 GOVMOMI = "v0.55.1"
+PROMETHEUS = "v0.315.0"
 
 _KUBERNETES_STAMP = {
     "k8s.io/component-base/version.gitVersion": KUBERNETES,
@@ -67,13 +68,21 @@ def _kubernetes(command: str, expected: str) -> GoBuild:
     )
 
 
-def _vcsim() -> GoBuild:
-    # Its sources are ours, so a change of them must not be answered with yesterday's binary.
+def _prometheus(command: str, expected: str) -> GoBuild:
+    # Version 3.Y.Z of the programs is module version 0.3YY.Z. Of service discoveries only Kubernetes' is asked for,
+    # beside those that are always in. The module brings no web pages: the API is all there is.
+    stamp = {"github.com/prometheus/common/version.Version": "3.15.0"}
+    package = f"github.com/prometheus/prometheus/cmd/{command}"
+    tags = ("remove_all_sd", "enable_kubernetes_sd")
+    return GoBuild(PROMETHEUS, package, "prometheus", stamp, expected, tags)
+
+
+def _own(module: str, version: str, expected: str) -> GoBuild:
+    # Their sources are ours, so a change of them must not be answered with yesterday's binary.
     digest = hashlib.sha256()
-    for file in sorted((Path(__file__).resolve().parent / "vcsim").iterdir()):
+    for file in sorted((Path(__file__).resolve().parent / module).iterdir()):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
-    version = f"{GOVMOMI}-{digest.hexdigest()[:12]}"
-    return GoBuild(version, ".", "vcsim", expected="about 30 s, once")
+    return GoBuild(f"{version}-{digest.hexdigest()[:12]}", ".", module, expected=expected)
 
 
 TABLE: Mapping[str, Sequence[Source]] = {
@@ -85,7 +94,10 @@ TABLE: Mapping[str, Sequence[Source]] = {
     "kube-proxy": (_kubernetes("kube-proxy", "about 20 s, once"),),
     "kubelet": (_kubernetes("kubelet", "about 1 min, once"),),
     "helm": (GoBuild(HELM, "helm.sh/helm/v3/cmd/helm", "helm", _HELM_STAMP, "about 90 s, once"),),
-    "vcsim": (_vcsim(),),
+    "promtool": (_prometheus("promtool", "about 2 min, once"),),
+    "prometheus": (_prometheus("prometheus", "about 1 min, once"),),
+    "vcsim": (_own("vcsim", GOVMOMI, "about 30 s, once"),),
+    "pause": (_own("node/pause", "v1", "about 10 s, once"),),
 }
 
 CLUSTER = ("etcd", "kube-apiserver", "kubectl")

@@ -1,0 +1,82 @@
+"""A node on this machine: `python -m tools.node up|down|status|env|load [--name NAME] [FILE]`, as root.
+
+    eval "$(python -m tools.node env)"      # KUBECONFIG, and kubectl and helm on the PATH
+
+`status` exits 0 when it is up and 3 when it is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from tools import binaries, paths
+from tools.node.machine import MachineError
+from tools.node.node import Node, NodeError, remove
+from tools.progress import say
+
+_NOT_RUNNING = 3  # the exit code of `systemctl status` for the same answer
+
+
+def _up(folder: Path) -> int:
+    node = Node.create(folder)
+    say(f"node {folder.name} is up at {node.url}; its logs are in {folder}")
+    return 0
+
+
+def _down(folder: Path) -> int:
+    remove(folder)
+    say(f"node {folder.name} is gone")
+    return 0
+
+
+def _status(folder: Path) -> int:
+    node = Node.open(folder)
+    if node is not None and node.running:
+        print(f"up {node.url}")
+        return 0
+    print("down")
+    return _NOT_RUNNING
+
+
+def _env(folder: Path) -> int:
+    node = Node.open(folder)
+    if node is None:
+        say(f"node {folder.name} does not exist: run `up` first")
+        return _NOT_RUNNING
+    programs = binaries.folder("kubectl", "helm", into=folder / "bin")
+    print(f"export KUBECONFIG={shlex.quote(str(node.kubeconfig))}")
+    print(f'export PATH={shlex.quote(str(programs))}:"$PATH"')
+    return 0
+
+
+def _load(folder: Path, archive: Path | None) -> int:
+    node = Node.open(folder)
+    if node is None or archive is None:
+        say("load needs a node that is up, and an image archive")
+        return _NOT_RUNNING
+    print("\n".join(node.load(archive)))
+    return 0
+
+
+def main() -> int:
+    """Run one command on a named node."""
+    parser = argparse.ArgumentParser(prog="python -m tools.node", description="A real Kubernetes node on this machine.")
+    parser.add_argument("command", choices=["up", "down", "status", "env", "load"])
+    parser.add_argument("archive", nargs="?", type=Path, help="load: the image archive")
+    parser.add_argument("--name", default="default", help="which node (default: %(default)s)")
+    options = parser.parse_args()
+    folder = paths.cache() / "nodes" / options.name
+    try:
+        if options.command == "load":
+            return _load(folder, options.archive)
+        return {"up": _up, "down": _down, "status": _status, "env": _env}[options.command](folder)
+    except (NodeError, MachineError, binaries.BinaryError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,3 @@
+module groundwork.dev/tools/node/pause
+
+go 1.26.0
