@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from services import clusterapi
 from services.runtime.kube.objects import view
 from services.runtime.kube.resource import Resource
 
@@ -22,24 +23,22 @@ if TYPE_CHECKING:
     from services.runtime.kube.objects import KubeObject
 
 INFRASTRUCTURE_GROUP = "infrastructure.cluster.x-k8s.io"
-CLUSTER_GROUP = "cluster.x-k8s.io"
-IPAM_GROUP = "ipam.cluster.x-k8s.io"
+CLUSTER_GROUP = clusterapi.CLUSTER_GROUP
+IPAM_GROUP = clusterapi.IPAM_GROUP
 METAL3_GROUP = "ipam.metal3.io"
 OWN_GROUP = "ipam.groundwork.dev"
 
 
-def _contract(group: str, plural: str, kind: str) -> tuple[Resource, ...]:
-    return tuple(Resource(group, version, plural, kind, namespaced=True) for version in ("v1beta2", "v1beta1"))
-
-
-VSPHERE_MACHINES = _contract(INFRASTRUCTURE_GROUP, "vspheremachines", "VSphereMachine")
-VSPHERE_VMS = _contract(INFRASTRUCTURE_GROUP, "vspherevms", "VSphereVM")
-VSPHERE_CLUSTERS = _contract(INFRASTRUCTURE_GROUP, "vsphereclusters", "VSphereCluster")
-VSPHERE_MACHINE_TEMPLATES = _contract(INFRASTRUCTURE_GROUP, "vspheremachinetemplates", "VSphereMachineTemplate")
-MACHINES = _contract(CLUSTER_GROUP, "machines", "Machine")
-CLUSTERS = _contract(CLUSTER_GROUP, "clusters", "Cluster")
-IP_ADDRESS_CLAIMS = _contract(IPAM_GROUP, "ipaddressclaims", "IPAddressClaim")
-IP_ADDRESSES = _contract(IPAM_GROUP, "ipaddresses", "IPAddress")
+VSPHERE_MACHINES = clusterapi.versions(INFRASTRUCTURE_GROUP, "vspheremachines", "VSphereMachine")
+VSPHERE_VMS = clusterapi.versions(INFRASTRUCTURE_GROUP, "vspherevms", "VSphereVM")
+VSPHERE_CLUSTERS = clusterapi.versions(INFRASTRUCTURE_GROUP, "vsphereclusters", "VSphereCluster")
+VSPHERE_MACHINE_TEMPLATES = clusterapi.versions(
+    INFRASTRUCTURE_GROUP, "vspheremachinetemplates", "VSphereMachineTemplate"
+)
+MACHINES = clusterapi.MACHINES
+CLUSTERS = clusterapi.CLUSTERS
+IP_ADDRESS_CLAIMS = clusterapi.IP_ADDRESS_CLAIMS
+IP_ADDRESSES = clusterapi.IP_ADDRESSES
 METAL3_CLAIMS = (Resource(METAL3_GROUP, "v1alpha1", "ipclaims", "IPClaim", namespaced=True),)
 METAL3_ADDRESSES = (Resource(METAL3_GROUP, "v1alpha1", "ipaddresses", "IPAddress", namespaced=True),)
 
@@ -79,8 +78,8 @@ def resource_of(obj: KubeObject) -> Resource:
 
 # Words of Cluster API, clusterctl and CAPV.
 
-CLUSTER_NAME_LABEL = "cluster.x-k8s.io/cluster-name"
-PAUSED_ANNOTATION = "cluster.x-k8s.io/paused"
+CLUSTER_NAME_LABEL = clusterapi.CLUSTER_NAME_LABEL
+PAUSED_ANNOTATION = clusterapi.PAUSED_ANNOTATION
 TEMPLATE_ANNOTATION = "cluster.x-k8s.io/cloned-from-name"
 MOVE_LABEL = "clusterctl.cluster.x-k8s.io/move-hierarchy"
 """clusterctl moves an object with this label and all that it owns, whoever owns it."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from services.capv_integrator import api
 from services.capv_integrator.claimobjects import Claim, OwnerKey, claim_of_address, is_paused, owner_of, read_claim
 from services.capv_integrator.poolobjects import Pool, PoolBook, pool_ref, read_pool
-from services.runtime.cache.store import Store
+from services.runtime.cache.store import Store, either
 from services.runtime.kube.objects import KubeObject, ObjectKey, view
 
 if TYPE_CHECKING:
@@ -136,13 +136,13 @@ class Caches:
     def _vm_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         if old is not None and new is not None and old.spec == new.spec:
             return
-        for key in _owner_vsphere_machine(_either(old, new)):
+        for key in _owner_vsphere_machine(either(old, new)):
             self._queue(OwnerKey(MACHINE, *key))
 
     def _template_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         if old is not None and new is not None and _words(old) == _words(new):
             return
-        for key in list(self.stores.owners[MACHINE].keys("template", _either(old, new).key)):
+        for key in list(self.stores.owners[MACHINE].keys("template", either(old, new).key)):
             owner = OwnerKey(MACHINE, *key)
             if owner in self._unserved():
                 self._queue(owner)
@@ -150,12 +150,12 @@ class Caches:
     def _machine_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         if old is not None and new is not None and _substance(old) == _substance(new):
             return
-        self._queue_machines_of(_either(old, new).key)
+        self._queue_machines_of(either(old, new).key)
 
     def _cluster_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         if old is not None and new is not None and _cluster_facts(old) == _cluster_facts(new):
             return
-        key = _either(old, new).key
+        key = either(old, new).key
         for machine in list(self.stores.machines.keys("cluster", key)):
             self._queue_machines_of(machine)
         for owner in list(self.stores.owners[CLUSTER].keys("owner", key)):
@@ -166,7 +166,7 @@ class Caches:
 
     def _claim_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         if old is None or new is None or _claim_facts(old) != _claim_facts(new):
-            self._queue_owner_of(_either(old, new))
+            self._queue_owner_of(either(old, new))
 
     def _address_changed(self, kind: str, old: KubeObject | None, new: KubeObject | None) -> None:
         if new is None or (old is not None and old.spec == new.spec):
@@ -179,9 +179,9 @@ class Caches:
             self._queue(claim.owner)
 
     def _pool_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
-        before = self.book.get(pool_ref(_either(old, new)))
+        before = self.book.get(pool_ref(either(old, new)))
         if new is None:
-            self.book.remove(pool_ref(_either(old, new)))
+            self.book.remove(pool_ref(either(old, new)))
             self._queue_unserved()
             return
         pool = read_pool(new)
@@ -219,12 +219,6 @@ def cluster_paused(obj: KubeObject) -> bool:
 def cluster_of(obj: KubeObject) -> str:
     """Name of the Cluster in an object's label, or ""."""
     return (obj.metadata.labels or {}).get(api.CLUSTER_NAME_LABEL, "")
-
-
-def _either(old: KubeObject | None, new: KubeObject | None) -> KubeObject:
-    obj = new if new is not None else old
-    assert obj is not None
-    return obj
 
 
 def _substance(obj: KubeObject) -> tuple[object, ...]:

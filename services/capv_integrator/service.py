@@ -14,19 +14,14 @@ from services.capv_integrator.decide import WAITING_FOR_ADDRESS
 from services.capv_integrator.reconciler import Reconciler
 from services.capv_integrator.reports import Reporter
 from services.capv_integrator.waitinglist import WaitingList
-from services.runtime.cache.reflector import Reflector
 from services.runtime.controller import Controller
+from services.runtime.follow import Follower
 from services.runtime.kube.discovery import Discovery
 from services.runtime.kube.events import EventRecorder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from services.capv_integrator.claimobjects import OwnerKey
     from services.capv_integrator.settings import IntegratorSettings
-    from services.runtime.cache.store import Store
-    from services.runtime.kube.objects import KubeObject
-    from services.runtime.kube.resource import Resource
     from services.runtime.main import Service
 
 
@@ -64,32 +59,7 @@ async def build(service: Service[IntegratorSettings]) -> None:
     }
     caches.subscribe()
 
-    def follow(
-        store: Store[KubeObject],
-        candidates: Sequence[Resource],
-        *,
-        label_selector: str = "",
-        metadata_only: bool = False,
-    ) -> None:
-        async def choose() -> Resource | None:
-            resource = await discovery.pick(candidates)
-            caches.serves(store.name, resource)
-            return resource
-
-        for namespace in (settings.watch_namespace if candidates[0].namespaced else ()) or ("",):
-            manager.add_reflector(
-                Reflector(
-                    service.unguarded,
-                    choose,
-                    store,
-                    clock=clock,
-                    namespace=namespace,
-                    label_selector=label_selector,
-                    metadata_only=metadata_only,
-                    discovery=discovery,
-                )
-            )
-
+    follow = Follower(service, discovery, caches.serves).follow
     stores = caches.stores
     for kind, owners in stores.owners.items():
         follow(owners, api.OWNERS[kind])

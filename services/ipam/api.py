@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from services import clusterapi
 from services.runtime.kube.conditions import Condition
 from services.runtime.kube.resource import Resource
 
@@ -21,23 +22,16 @@ if TYPE_CHECKING:
 
 METAL3_GROUP = "ipam.metal3.io"
 OWN_GROUP = "ipam.groundwork.dev"
-CAPI_GROUP = "ipam.cluster.x-k8s.io"
+CAPI_GROUP = clusterapi.IPAM_GROUP
 
 IP_POOLS = Resource(METAL3_GROUP, "v1alpha1", "ippools", "IPPool", namespaced=True)
 IP_CLAIMS = Resource(METAL3_GROUP, "v1alpha1", "ipclaims", "IPClaim", namespaced=True)
 IP_ADDRESSES = Resource(METAL3_GROUP, "v1alpha1", "ipaddresses", "IPAddress", namespaced=True)
 GLOBAL_IP_POOLS = Resource(OWN_GROUP, "v1alpha1", "globalippools", "GlobalIPPool", namespaced=False)
 IP_RESERVATIONS = Resource(OWN_GROUP, "v1alpha1", "ipreservations", "IPReservation", namespaced=False)
-CAPI_CLAIMS = tuple(
-    Resource(CAPI_GROUP, version, "ipaddressclaims", "IPAddressClaim", namespaced=True)
-    for version in ("v1beta2", "v1beta1")
-)
-CAPI_ADDRESSES = tuple(
-    Resource(CAPI_GROUP, version, "ipaddresses", "IPAddress", namespaced=True) for version in ("v1beta2", "v1beta1")
-)
-CLUSTERS = tuple(
-    Resource("cluster.x-k8s.io", version, "clusters", "Cluster", namespaced=True) for version in ("v1beta2", "v1beta1")
-)
+CAPI_CLAIMS = clusterapi.IP_ADDRESS_CLAIMS
+CAPI_ADDRESSES = clusterapi.IP_ADDRESSES
+CLUSTERS = clusterapi.CLUSTERS
 
 
 def claim_resources(kind: str) -> tuple[Resource, ...]:
@@ -61,10 +55,10 @@ def resource_of(obj: KubeObject) -> Resource:
     return _BY_TYPE[obj.apiVersion, obj.kind]
 
 
-CLUSTER_NAME_LABEL = "cluster.x-k8s.io/cluster-name"
+CLUSTER_NAME_LABEL = clusterapi.CLUSTER_NAME_LABEL
 PROVIDER_LABEL = "cluster.x-k8s.io/provider"
 PROVIDER_LABEL_VALUE = "ipam-metal3"
-PAUSED_ANNOTATION = "cluster.x-k8s.io/paused"
+PAUSED_ANNOTATION = clusterapi.PAUSED_ANNOTATION
 REQUESTED_ADDRESS_ANNOTATION = "ipAddress"
 
 POOL_FINALIZER = "ippool.ipam.metal3.io"

@@ -5,7 +5,6 @@ Responsible for: wiring only; every rule is elsewhere.
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 from services.ipam import api, poolobjects
@@ -15,19 +14,16 @@ from services.ipam.ledger import Ledger
 from services.ipam.pools import PoolReconciler
 from services.ipam.poolwriter import PoolWriter
 from services.ipam.reservations import ReservationWriter
-from services.runtime.cache.reflector import Reflector
+from services.ipam.web.part import StatusPage
 from services.runtime.controller import Controller
+from services.runtime.follow import Follower
 from services.runtime.kube.discovery import Discovery
 from services.runtime.kube.events import EventRecorder
+from services.runtime.listener import bind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from services.ipam.api import ClaimKey, PoolKey
     from services.ipam.settings import IpamSettings
-    from services.runtime.cache.store import Store
-    from services.runtime.kube.objects import KubeObject
-    from services.runtime.kube.resource import Resource
     from services.runtime.main import Service
 
 STATUS_DEBOUNCE_SECONDS = 1.0
@@ -79,20 +75,7 @@ async def build(service: Service[IpamSettings]) -> None:
     pools = Controller("ipam-pool", pool_reconciler.reconcile, workers=2, clock=clock)
     caches.subscribe()
 
-    def follow(store: Store[KubeObject], candidates: Sequence[Resource]) -> None:
-        namespaced = candidates[0].namespaced
-        for namespace in (settings.watch_namespace if namespaced else ()) or ("",):
-            manager.add_reflector(
-                Reflector(
-                    service.unguarded,
-                    functools.partial(discovery.pick, candidates),
-                    store,
-                    clock=clock,
-                    namespace=namespace,
-                    discovery=discovery,
-                )
-            )
-
+    follow = Follower(service, discovery).follow
     follow(caches.reservations, (api.IP_RESERVATIONS,))
     for kind, store in caches.pools.items():
         follow(store, (poolobjects.RESOURCES[kind],))
@@ -106,3 +89,5 @@ async def build(service: Service[IpamSettings]) -> None:
     manager.add_runnable("events", events.run, needs_leader=False, needs_caches=False)
     manager.add_controller(claims)
     manager.add_controller(pools)
+    if settings.web:
+        StatusPage(caches, settings, clock).add_to(manager, bind(settings.web_address))

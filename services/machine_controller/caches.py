@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from services.machine_controller import api, contract
-from services.runtime.cache.store import Store
+from services.runtime.cache.store import Store, either
 from services.runtime.kube.objects import KubeObject, ObjectKey, view
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Caches:
 
     def _machine_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         if old is None or new is None or _substance(old) != _substance(new):
-            self._queue_machine(_either(old, new).key)
+            self._queue_machine(either(old, new).key)
         if new is None and old is not None:
             # A cluster that is being deleted waits for its machines.
             for cluster in list(self.stores.clusters.keys("cluster", ObjectKey(old.key.namespace, self.name_of(old)))):
@@ -127,7 +127,7 @@ class Caches:
     def _cluster_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         if old is not None and new is not None and _substance(old) == _substance(new):
             return
-        obj = _either(old, new)
+        obj = either(old, new)
         self._queue_cluster(obj.key)
         for machine in self.machines_of(obj):
             self._queue_machine(machine.key)
@@ -135,38 +135,32 @@ class Caches:
     def _owner_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         if old is not None and new is not None and _substance(old) == _substance(new):
             return
-        for key in list(self.stores.machines.keys("owner", _either(old, new).key)):
+        for key in list(self.stores.machines.keys("owner", either(old, new).key)):
             self._queue_machine(key)
 
     def _capi_cluster_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         if old is not None and new is not None and _cluster_facts(old) == _cluster_facts(new):
             return
-        key = _either(old, new).key
+        key = either(old, new).key
         for cluster in list(self.stores.clusters.keys("cluster", key)):
             self._queue_cluster(cluster)
         for machine in list(self.stores.machines.keys("cluster", key)):
             self._queue_machine(machine)
 
     def _claim_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
-        for key in _claim_owner(_either(old, new)):
+        for key in _claim_owner(either(old, new)):
             self._queue_machine(key)
 
     def _zone_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         if old is not None and new is not None and old.spec == new.spec:
             return
-        for owner in list(self.stores.owners.keys("zone", _either(old, new).metadata.name)):
+        for owner in list(self.stores.owners.keys("zone", either(old, new).metadata.name)):
             for key in list(self.stores.machines.keys("owner", owner)):
                 self._queue_machine(key)
 
     def _domain_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
-        for zone in self.stores.zones.by_index("domain", _either(old, new).metadata.name):
+        for zone in self.stores.zones.by_index("domain", either(old, new).metadata.name):
             self._zone_changed(None, zone)
-
-
-def _either(old: KubeObject | None, new: KubeObject | None) -> KubeObject:
-    obj = new if new is not None else old
-    assert obj is not None
-    return obj
 
 
 def _substance(obj: KubeObject) -> tuple[object, ...]:

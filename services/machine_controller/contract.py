@@ -16,27 +16,22 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from services import clusterapi
 from services.runtime.kube.objects import KubeObject, ObjectKey, view
 from services.runtime.kube.resource import Resource
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-CLUSTER_GROUP = "cluster.x-k8s.io"
-IPAM_GROUP = "ipam.cluster.x-k8s.io"
-CLUSTER_NAME_LABEL = "cluster.x-k8s.io/cluster-name"
+CLUSTER_GROUP = clusterapi.CLUSTER_GROUP
+IPAM_GROUP = clusterapi.IPAM_GROUP
+CLUSTER_NAME_LABEL = clusterapi.CLUSTER_NAME_LABEL
 CONTROL_PLANE_LABEL = "cluster.x-k8s.io/control-plane"
-PAUSED_ANNOTATION = "cluster.x-k8s.io/paused"
-
-
-def _contract(group: str, plural: str, kind: str) -> tuple[Resource, ...]:
-    return tuple(Resource(group, version, plural, kind, namespaced=True) for version in ("v1beta2", "v1beta1"))
-
-
-MACHINES = _contract(CLUSTER_GROUP, "machines", "Machine")
-CLUSTERS = _contract(CLUSTER_GROUP, "clusters", "Cluster")
-IP_ADDRESS_CLAIMS = _contract(IPAM_GROUP, "ipaddressclaims", "IPAddressClaim")
-IP_ADDRESSES = _contract(IPAM_GROUP, "ipaddresses", "IPAddress")
+PAUSED_ANNOTATION = clusterapi.PAUSED_ANNOTATION
+MACHINES = clusterapi.MACHINES
+CLUSTERS = clusterapi.CLUSTERS
+IP_ADDRESS_CLAIMS = clusterapi.IP_ADDRESS_CLAIMS
+IP_ADDRESSES = clusterapi.IP_ADDRESSES
 SECRETS = Resource("", "v1", "secrets", "Secret", namespaced=True)
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", namespaced=True)
 

@@ -25,18 +25,14 @@ from services.machine_controller.vsphere.vcenter import VCenters
 from services.machine_controller.zones import caches as zone_caches
 from services.machine_controller.zones.identity import Secrets
 from services.machine_controller.zones.service import add_zones
-from services.runtime.cache.reflector import Reflector
 from services.runtime.controller import Controller
+from services.runtime.follow import Follower
 from services.runtime.kube.discovery import Discovery
 from services.runtime.kube.events import EventRecorder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from services.machine_controller.settings import MachineSettings
-    from services.runtime.cache.store import Store
-    from services.runtime.kube.objects import KubeObject, ObjectKey
-    from services.runtime.kube.resource import Resource
+    from services.runtime.kube.objects import ObjectKey
     from services.runtime.main import Service
 
 _DEADLINE_SECONDS = 240.0
@@ -111,30 +107,12 @@ async def build(service: Service[MachineSettings]) -> None:
     )
     caches.subscribe()
 
-    def follow(store: Store[KubeObject], candidates: Sequence[Resource], label_selector: str = "") -> None:
-        async def choose() -> Resource | None:
-            resource = await discovery.pick(candidates)
-            caches.served[store.name] = resource
-            return resource
-
-        for namespace in (settings.watch_namespace if candidates[0].namespaced else ()) or ("",):
-            manager.add_reflector(
-                Reflector(
-                    service.unguarded,
-                    choose,
-                    store,
-                    clock=clock,
-                    namespace=namespace,
-                    label_selector=label_selector,
-                    discovery=discovery,
-                )
-            )
-
+    follow = Follower(service, discovery, caches.served.__setitem__).follow
     follow(stores.machines, (api.VSPHERE_MACHINES,))
     follow(stores.clusters, (api.VSPHERE_CLUSTERS,))
     follow(stores.owners, contract.MACHINES)
     follow(stores.capi_clusters, contract.CLUSTERS)
-    follow(stores.claims, contract.IP_ADDRESS_CLAIMS, contract.CLUSTER_NAME_LABEL)
+    follow(stores.claims, contract.IP_ADDRESS_CLAIMS, label_selector=contract.CLUSTER_NAME_LABEL)
     follow(stores.zones, (api.VSPHERE_DEPLOYMENT_ZONES,))
     follow(stores.domains, (api.VSPHERE_FAILURE_DOMAINS,))
 

@@ -14,6 +14,7 @@ from services.machine_controller.zones.caches import Stores, domain_name, zone_o
 from services.machine_controller.zones.publisher import Publisher
 from services.machine_controller.zones.reconciler import ZoneReconciler
 from services.machine_controller.zones.selectors import same_server
+from services.runtime.cache.store import either
 from services.runtime.controller import Controller
 from services.runtime.kube.objects import KubeObject, ObjectKey, view
 from services.runtime.settings import Settings
@@ -105,20 +106,20 @@ class _Routes:
 
     def _zone(self, old: KubeObject | None, new: KubeObject | None) -> None:
         if old is None or new is None or _substance(old) != _substance(new):
-            self._zones.add(_either(old, new).key)
+            self._zones.add(either(old, new).key)
         for cluster in self._stores.clusters.values():
             self._clusters.add(cluster.key)
 
     def _domain(self, old: KubeObject | None, new: KubeObject | None) -> None:
         if old is not None and new is not None and _substance(old) == _substance(new):
             return
-        name = _either(old, new).metadata.name
+        name = either(old, new).metadata.name
         for zone in self._stores.zones.values():
             if domain_name(zone) == name:
                 self._zones.add(zone.key)
 
     def _cluster(self, old: KubeObject | None, new: KubeObject | None) -> None:
-        self._clusters.add(_either(old, new).key)
+        self._clusters.add(either(old, new).key)
         before, after = _access(old), _access(new)
         if before == after:
             return
@@ -136,12 +137,6 @@ class _Routes:
         zone = self._stores.zones.get(ObjectKey("", zone_of(old)))
         if zone is not None and zone.deleting:
             self._zones.add(zone.key)
-
-
-def _either(old: KubeObject | None, new: KubeObject | None) -> KubeObject:
-    obj = new if new is not None else old
-    assert obj is not None
-    return obj
 
 
 def _substance(obj: KubeObject) -> tuple[object, ...]:

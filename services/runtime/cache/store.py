@@ -34,6 +34,13 @@ DELETED = "DELETED"
 _logger = log.get("runtime.cache")
 
 
+def either(old: T | None, new: T | None) -> T:
+    """The object that a handler was called about: as it is now, or as it was last."""
+    obj = new if new is not None else old
+    assert obj is not None, "a handler is called about something"
+    return obj
+
+
 class _Many(tuple[Any, ...]):
     """None or several index values of one object; a single one is stored bare, since there are a hundred thousand."""
 
