@@ -24,7 +24,7 @@ from tools import golang
 from tools.progress import say, step
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _TOOLS = Path(__file__).resolve().parent
 _CHUNK_BYTES = 1 << 20
@@ -112,7 +112,7 @@ class GoBuild:
     """`go build` of one main package, of the module whose go.mod (below tools/) pins it and all that it needs.
 
     `stamp` holds linker variables, import path and name to value: how Go programs are told their version. `expected` is
-    for the progress line.
+    for the progress line. `tags` are build tags, to leave out what is not needed.
     """
 
     version: str
@@ -120,6 +120,7 @@ class GoBuild:
     module: str = "."
     stamp: Mapping[str, str] = field(default_factory=dict)
     expected: str = ""
+    tags: Sequence[str] = ()
 
     def fetch(self, name: str, into: Path) -> None:
         """Build `package` as `into`/`name`; raise Unavailable with the compiler's last words when that fails."""
@@ -130,7 +131,7 @@ class GoBuild:
             raise Unavailable(str(error)) from error
         linker = " ".join(["-s", "-w", *(f"-X {variable}={value}" for variable, value in self.stamp.items())])
         # -buildvcs=false: git may be absent, and the stamp above says the version. -mod=readonly: go.sum decides.
-        flags = ["-trimpath", "-buildvcs=false", "-mod=readonly", f"-ldflags={linker}"]
+        flags = ["-trimpath", "-buildvcs=false", "-mod=readonly", f"-ldflags={linker}", f"-tags={','.join(self.tags)}"]
         # A user's go.work must not join in, and without cgo the result runs wherever it is copied.
         environment = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"}
         with step(f"building {name} {self.version} from source", expected=self.expected):
