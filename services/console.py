@@ -16,6 +16,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TextIO
 
 import msgspec
@@ -37,6 +38,14 @@ _TERMINAL_AFTER = 2.0
 _TERMINAL_EVERY = 0.5
 _LOG_EVERY = 10.0
 _CLEAR_LINE = "\r\x1b[K"
+
+
+PROGRAM = "groundwork"
+PLUGIN = "kubectl-groundwork"
+"""What the command is called as a plugin of kubectl, which then is a part of its name for users."""
+
+COMPLETER = "completer"
+"""Attribute of an argparse action that says what its values are the names of."""
 
 
 class UnusableError(Exception):
@@ -93,6 +102,17 @@ def explain(error: Exception) -> str:
             return f"an object does not have the shape of its definition ({text}): install this version's deploy/crds"
         case _:
             return text
+
+
+def program() -> str:
+    """Return what the user calls this command: `groundwork`, or `kubectl groundwork` when kubectl started it."""
+    return f"kubectl {PROGRAM}" if Path(sys.argv[0]).name == PLUGIN else PROGRAM
+
+
+def complete_with(action: argparse.Action, names: str) -> argparse.Action:
+    """Say what the values of a flag are the names of, for shells that complete them."""
+    setattr(action, COMPLETER, names)
+    return action
 
 
 def version() -> str:

@@ -31,3 +31,8 @@ def structured(value: Any, output: str) -> str:
         return json.dumps(value, indent=2) + "\n"
     text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
     return text
+
+
+def names(found: Iterable[str]) -> str:
+    """One `kind.group/name` a line, as `kubectl get -o name` prints objects; each once."""
+    return "".join(f"{name}\n" for name in dict.fromkeys(found))

@@ -16,12 +16,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from services import console, output
-from services.console import CommandLine, Progress, UnusableError
+from services import access, console, output
+from services.console import CommandLine, Progress, UnusableError, complete_with
 from services.ipam.cli import importer, importplan, overview, portable, reading, tables, verify
 from services.ipam.cli.importplan import Verdict
 from services.runtime.clock import SystemClock
-from services.runtime.kube import config
 from services.runtime.kube.conditions import timestamp
 from services.runtime.kube.discovery import Discovery
 from services.runtime.kube.transport import Client
@@ -33,45 +32,42 @@ if TYPE_CHECKING:
     from services.runtime.kube.objects import KubeObject
 
 REQUEST_SECONDS = 30.0
-_DEFAULT_KUBECONFIG = Path("~/.kube/config")
 _OK_CODE = "0  done, nothing to complain about"
 _UNUSABLE_CODE = "2  the command could not do its work: wrong flags, no cluster, no permission, definitions missing"
 
 
 def main(arguments: Sequence[str], program: str = "groundwork ipam") -> int:
     """Run the command line; returns the exit code."""
-    return console.run(_parser(program), arguments)
+    return console.run(parser(program), arguments)
 
 
 # -- the command line ----------------------------------------------------------------------------------------------
 
 
-def _parser(program: str) -> CommandLine:
-    parser = CommandLine(prog=program, description="Look at, check and move what the IP address allocator keeps.")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+def parser(program: str = "groundwork ipam") -> CommandLine:
+    """Return the command line, for `main` and for shells that complete it."""
+    line = CommandLine(prog=program, description="Look at, check and move what the IP address allocator keeps.")
+    commands = line.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name: str, work: Callable[[argparse.Namespace], object], summary: str, found: str = "") -> CommandLine:
         codes = [_OK_CODE, *([f"1  {found}"] if found else []), _UNUSABLE_CODE]
         epilog = "\n  ".join(["exit codes:", *codes])
         added: CommandLine = commands.add_parser(name, help=summary, description=summary, epilog=epilog)
         added.set_defaults(work=work)
-        added.add_argument(
-            "--kubeconfig",
-            metavar="PATH",
-            help=f"kubeconfig file (default: $KUBECONFIG, else the pod's service account, else {_DEFAULT_KUBECONFIG})",
-        )
+        access.add_cluster(added)
         return added
 
     pools = command("pools", _pools, "show pools and their fill, computed from what is reserved")
-    _add_namespace(pools, "show IPPools of this namespace, and GlobalIPPools")
-    _add_output(pools, "table", "wide", "json", "yaml")
+    access.add_namespaces(pools, "show IPPools of this namespace, and GlobalIPPools")
+    _add_output(pools, "table", "wide", "json", "yaml", "name")
 
     addresses = command("addresses", _addresses, "show who holds which address")
-    _add_namespace(addresses, "show addresses of claims and pools of this namespace")
-    _add_output(addresses, "table", "wide", "json", "yaml")
-    addresses.add_argument(
+    access.add_namespaces(addresses, "show addresses of claims and pools of this namespace")
+    _add_output(addresses, "table", "wide", "json", "yaml", "name")
+    pool = addresses.add_argument(
         "--pool", type=_pool_name, metavar="POOL", help="NAME, NAMESPACE/NAME, IPPool/NAMESPACE/NAME, GlobalIPPool/NAME"
     )
+    complete_with(pool, "pools")
     addresses.add_argument("--domain", default="", help="addresses of this network domain")
     addresses.add_argument(
         "--state", action="append", default=[], choices=overview.STATES, help="addresses in this state; repeatable"
@@ -83,7 +79,7 @@ def _parser(program: str) -> CommandLine:
     check = command(
         "verify", _verify, "check that claims, IPAddresses and IPReservations agree", "discrepancies were found"
     )
-    _add_namespace(check, "report only what concerns this namespace; everything is read all the same")
+    access.add_namespaces(check, "report only what concerns this namespace; everything is read all the same")
     _add_output(check, "table", "json", "yaml")
     check.add_argument("--strict", action="store_true", help="count addresses outside their pool's ranges too")
     check.add_argument(
@@ -95,8 +91,9 @@ def _parser(program: str) -> CommandLine:
     )
 
     export = command("export", _export, "write pools, claims and their addresses as YAML for another cluster")
-    _add_namespace(export, "claims of this namespace and what they need")
-    export.add_argument("-f", "--filename", metavar="FILE", help="where to write (default: stdout)")
+    access.add_namespaces(export, "claims of this namespace and what they need")
+    file = export.add_argument("-f", "--filename", metavar="FILE", help="where to write (default: stdout)")
+    complete_with(file, access.FILES)
 
     load = command(
         "import",
@@ -108,16 +105,11 @@ def _parser(program: str) -> CommandLine:
 Claims get the annotation ipAddress, so that the allocator gives them the address they had and no other.
 What would break something in the target is refused together with what goes with it, and said on stderr."""
     _add_output(load, "table", "json", "yaml")
-    load.add_argument("-f", "--filename", metavar="FILE", default="-", help="what to read (default: -, stdin)")
+    file = load.add_argument("-f", "--filename", metavar="FILE", default="-", help="what to read (default: -, stdin)")
+    complete_with(file, access.FILES)
     load.add_argument("--dry-run", action="store_true", help="let the API server check every object and store none")
     load.add_argument("--create-namespaces", action="store_true", help="create the namespaces that are missing")
-    return parser
-
-
-def _add_namespace(parser: CommandLine, text: str) -> None:
-    parser.add_argument(
-        "-n", "--namespace", action="append", default=[], metavar="NS", help=f"{text}; repeatable (default: all)"
-    )
+    return line
 
 
 def _add_output(parser: CommandLine, *choices: str) -> None:
@@ -164,20 +156,12 @@ class _Session(NamedTuple):
 
 @asynccontextmanager
 async def _session(options: argparse.Namespace) -> AsyncIterator[_Session]:
-    connection = await config.load(options.kubeconfig or _own_kubeconfig())
+    connection = await access.connect(options)
     clock = SystemClock()
     with Progress() as progress:
         progress.step(f"connecting to {connection.url}")
         async with Client(connection, user_agent="groundwork-cli", timeout=REQUEST_SECONDS) as client:
             yield _Session(client, Discovery(client, clock), progress, clock, connection.url)
-
-
-def _own_kubeconfig() -> str | None:
-    """The user's own kubeconfig, where kubectl looks too; None when something else says where the cluster is."""
-    if os.environ.get("KUBECONFIG") or os.environ.get("KUBERNETES_SERVICE_HOST"):
-        return None
-    path = _DEFAULT_KUBECONFIG.expanduser()
-    return str(path) if path.exists() else None
 
 
 def _note(text: str) -> None:
@@ -193,6 +177,8 @@ async def _pools(options: argparse.Namespace) -> int:
         rows = overview.select_pools(overview.pool_rows(taken, session.clock.now().timestamp()), options.namespace)
     if options.output in {"json", "yaml"}:
         print(output.structured([tables.pool_data(row) for row in rows], options.output), end="")
+    elif options.output == "name":
+        print(output.names(map(tables.pool_name, rows)), end="")
     elif rows:
         print(tables.pools(rows, wide=options.output == "wide"), end="")
     else:
@@ -215,6 +201,8 @@ async def _addresses(options: argparse.Namespace) -> int:
         )
     if options.output in {"json", "yaml"}:
         print(output.structured([tables.address_data(row) for row in rows], options.output), end="")
+    elif options.output == "name":
+        print(output.names(name for row in rows for name in tables.address_names(row)), end="")
     elif rows:
         print(tables.addresses(rows, now, wide=options.output == "wide"), end="")
     else:

@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from services import output
-from services.ipam import intervals
+from services.ipam import api, intervals
 from services.runtime.kube.conditions import parse_timestamp
 
 if TYPE_CHECKING:
@@ -104,6 +104,12 @@ def pool_data(row: PoolRow) -> dict[str, Any]:
     }
 
 
+def pool_name(row: PoolRow) -> str:
+    """Name of a pool as kubectl takes it."""
+    group = api.METAL3_GROUP if row.key.kind == api.IP_POOLS.kind else api.OWN_GROUP
+    return f"{row.key.kind.lower()}.{group}/{row.key.name}"
+
+
 # -- addresses -----------------------------------------------------------------------------------------------------
 
 _ADDRESS_COLUMNS = ("ADDRESS", "DOMAIN", "STATE", "POOL", "CLAIM", "IPADDRESS", "AGE", "DESCRIPTION")
@@ -141,6 +147,14 @@ def address_data(row: AddressRow) -> dict[str, Any]:
         "description": row.description,
         "ipReservation": row.reservation,
     }
+
+
+def address_names(row: AddressRow) -> list[str]:
+    """Names of the IPAddresses of a row; of its IPReservation where it has none."""
+    if row.claim is None or not row.address_object:
+        return [f"ipreservation.{api.OWN_GROUP}/{row.reservation}"] if row.reservation else []
+    group = api.METAL3_GROUP if row.claim.kind == api.IP_CLAIMS.kind else api.CAPI_GROUP
+    return [f"ipaddress.{group}/{name.rpartition('/')[2]}" for name in row.address_object.split(", ")]
 
 
 def _key_data(key: PoolKey | ClaimKey) -> dict[str, str]:

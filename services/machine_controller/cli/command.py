@@ -21,10 +21,13 @@ MODULES = (kubevip, zones)
 
 def main(arguments: Sequence[str], program: str = "groundwork machine") -> int:
     """Run the command line; returns the exit code."""
-    parser = CommandLine(
-        prog=program, description="Machines on vSphere: what they are given, and where they are placed."
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    return console.run(parser(program), arguments)
+
+
+def parser(program: str = "groundwork machine") -> CommandLine:
+    """Return the command line, for `main` and for shells that complete it."""
+    line = CommandLine(prog=program, description="Machines on vSphere: what they are given, and where they are placed.")
+    commands = line.add_subparsers(metavar="COMMAND", required=True)
     for module in MODULES:
         module.add(commands)
-    return console.run(parser, arguments)
+    return line

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from services import console, output
+from services import access, console, output
 from services.console import CommandLine, Progress, UnusableError
 from services.machine_controller.cli import zonesapply, zonesconnect, zonesplan, zonesread
 from services.machine_controller.cli.zonesplan import Choice
@@ -62,15 +62,12 @@ def add(commands: Any) -> None:
         "create and attach the tags that planned zones need, and check the zones",
         "1  a zone is not usable",
     )
-    apply.add_argument("-f", "--filename", required=True, metavar="FILE", help="a plan; - is stdin")
+    file = apply.add_argument("-f", "--filename", required=True, metavar="FILE", help="a plan; - is stdin")
+    console.complete_with(file, access.FILES)
     apply.add_argument("--objects", action="store_true", help="apply the objects to the cluster too")
     apply.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     apply.add_argument("-y", "--yes", action="store_true", help="do not ask")
-    apply.add_argument(
-        "--kubeconfig",
-        metavar="PATH",
-        help="for --objects (default: $KUBECONFIG, else ~/.kube/config or the pod's own)",
-    )
+    access.add_cluster(apply, "for --objects")
 
 
 def _add_scope(parser: CommandLine) -> None:

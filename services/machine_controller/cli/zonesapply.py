@@ -9,7 +9,6 @@ Must not know: how zones are planned, how a check is made.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +17,7 @@ from urllib.parse import urlencode
 import msgspec
 import yaml
 
-from services import console, output
+from services import access, console, output
 from services.console import Progress, UnusableError
 from services.machine_controller import api
 from services.machine_controller.cli import zonesconnect
@@ -26,7 +25,6 @@ from services.machine_controller.zones import autoconfigure, tagging
 from services.machine_controller.zones.decide import TAG_CHECKS, decide
 from services.machine_controller.zones.observe import observe
 from services.machine_controller.zones.selectors import same_server
-from services.runtime.kube import config
 from services.runtime.kube.errors import ApiError, NotFound
 from services.runtime.kube.transport import Client, PatchKind
 
@@ -42,7 +40,6 @@ if TYPE_CHECKING:
 
 _RESOURCES = {resource.kind: resource for resource in (api.VSPHERE_FAILURE_DOMAINS, api.VSPHERE_DEPLOYMENT_ZONES)}
 _FIELD_MANAGER = "groundwork-zones"
-_DEFAULT_KUBECONFIG = Path("~/.kube/config")
 
 
 class Zone(NamedTuple):
@@ -198,7 +195,7 @@ async def _check(vcenter: VCenter, zone: Zone, *, as_if_tagged: bool) -> Verdict
 
 
 async def _apply(options: argparse.Namespace, objects: Sequence[Mapping[str, Any]]) -> None:
-    connection = await config.load(options.kubeconfig or _own_kubeconfig())
+    connection = await access.connect(options)
     async with Client(connection, user_agent=_FIELD_MANAGER) as client:
         for obj in objects:
             resource = _RESOURCES[obj["kind"]]
@@ -244,11 +241,3 @@ async def _send(client: Client, resource: Resource, obj: Mapping[str, Any], *, d
         hint = ": delete it with its zone first, or plan with --name-prefix" if fixed else ""
         raise UnusableError(f"the cluster refuses {resource.kind} {name}: {error.message}{hint}") from None
     return answer
-
-
-def _own_kubeconfig() -> str | None:
-    """The user's own kubeconfig, where kubectl looks too; None when something else says where the cluster is."""
-    if os.environ.get("KUBECONFIG") or os.environ.get("KUBERNETES_SERVICE_HOST"):
-        return None
-    path = _DEFAULT_KUBECONFIG.expanduser()
-    return str(path) if path.exists() else None

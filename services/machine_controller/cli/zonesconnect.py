@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from services import access, console
 from services.console import UnusableError
 from services.machine_controller.vsphere.credentials import Credentials, Trust
 from services.machine_controller.vsphere.errors import CertificateMismatch, VSphereError
@@ -44,17 +45,12 @@ def add_flags(parser: CommandLine) -> None:
         "--server", default="", metavar="HOST[:PORT]", help=f"as VSphereClusters name it (default: ${SERVER})"
     )
     group.add_argument("--username", default="", metavar="USER", help=f"who signs in (default: ${USERNAME})")
-    group.add_argument(
-        "--password-file",
-        metavar="FILE",
-        help=f"file with the password alone (default: ${PASSWORD}, else it is asked for)",
-    )
-    group.add_argument(
-        "--credentials-file",
-        metavar="FILE",
-        help="YAML with username and password: the two keys, or a Secret's manifest",
-    )
-    group.add_argument("--ca-file", metavar="FILE", help="PEM certificates of who signed vCenter's certificate")
+    for flag, text in (
+        ("--password-file", f"file with the password alone (default: ${PASSWORD}, else it is asked for)"),
+        ("--credentials-file", "YAML with username and password: the two keys, or a Secret's manifest"),
+        ("--ca-file", "PEM certificates of who signed vCenter's certificate"),
+    ):
+        console.complete_with(group.add_argument(flag, metavar="FILE", help=text), access.FILES)
     group.add_argument(
         "--thumbprint",
         default="",

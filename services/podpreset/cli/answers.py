@@ -251,10 +251,12 @@ async def stale(options: argparse.Namespace) -> int:
         everything = inputs.Inputs(await cluster.presets(), await cluster.namespaces(), [], given)
     workloads = {(item.kind, item.namespace, item.name): item for item in templates.workloads}
     rows = drift.stale(running, workloads, templates.parents, _world(everything, options))
-    if options.output != "table":
+    if options.output in {"json", "yaml"}:
         print(output.structured([tables.stale_data(row) for row in rows], options.output), end="")
+    elif options.output == "name":
+        print(output.names(map(tables.stale_name, rows)), end="")
     elif rows:
-        print(tables.stale(rows), end="")
+        print(tables.stale(rows, wide=options.output == "wide"), end="")
     else:
         _note(f"none of {len(running)} pods is stale")
     return _code(rows)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from services import console
-from services.console import CommandLine
-from services.podpreset.cli import answers, convert, inputs, lint, routes
+from services import access, console
+from services.console import CommandLine, complete_with
+from services.podpreset.cli import answers, convert, lint, routes
 from services.podpreset.cli.documents import DEFAULT_NAMESPACE
 from services.proxyenv.clients import Client
 
@@ -26,15 +26,16 @@ _UNUSABLE_CODE = "2  the command could not do its work: wrong flags, unreadable 
 
 def main(arguments: Sequence[str], program: str = "groundwork podpreset") -> int:
     """Run the command line; returns the exit code."""
-    return console.run(_parser(program), arguments)
+    return console.run(parser(program), arguments)
 
 
 # -- the command line ----------------------------------------------------------------------------------------------
 
 
-def _parser(program: str) -> CommandLine:
-    parser = CommandLine(prog=program, description="See what presets do to pods, on files or on a running cluster.")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+def parser(program: str = "groundwork podpreset") -> CommandLine:
+    """Return the command line, for `main` and for shells that complete it."""
+    line = CommandLine(prog=program, description="See what presets do to pods, on files or on a running cluster.")
+    commands = line.add_subparsers(metavar="COMMAND", required=True)
 
     def command(
         name: str, work: Callable[[argparse.Namespace], object], summary: str, found: str = "", more: str = ""
@@ -108,12 +109,10 @@ they have none, of all workloads of the cluster."""
         "list workloads whose pods run with what presets said earlier",
         "there are such workloads",
     )
-    _add_cluster(drift)
-    drift.add_argument(
-        "-n", "--namespace", action="append", default=[], metavar="NS", help="pods of this namespace (default: all)"
-    )
+    access.add_cluster(drift)
+    access.add_namespaces(drift, "pods of this namespace")
     _add_facts(drift)
-    _add_output(drift, "table", "json", "yaml")
+    _add_output(drift, "table", "wide", "json", "yaml", "name")
 
     export = command(
         "export",
@@ -122,16 +121,17 @@ they have none, of all workloads of the cluster."""
         "a preset cannot be expressed; see stderr",
     )
     export.add_argument("--to", choices=[POLICY], required=True, help="what to write (Kubernetes 1.36 and later)")
-    export.add_argument(
+    preset = export.add_argument(
         "--preset", action="append", default=[], metavar="NAME", help="only presets of this name; repeatable"
     )
+    complete_with(preset, "presets")
     _add_inputs(export)
     _add_output(export, "yaml", "json")
-    return parser
+    return line
 
 
 def _add_files(parser: CommandLine) -> None:
-    parser.add_argument(
+    action = parser.add_argument(
         "-f",
         "--filename",
         action="append",
@@ -139,15 +139,7 @@ def _add_files(parser: CommandLine) -> None:
         metavar="FILE",
         help="YAML or JSON of presets, namespaces, pods and workloads: a file, a folder or - for stdin; repeatable",
     )
-
-
-def _add_cluster(parser: CommandLine) -> None:
-    parser.add_argument(
-        "--kubeconfig",
-        metavar="PATH",
-        help="kubeconfig file (default: $KUBECONFIG, else the pod's service account, else "
-        f"{inputs.DEFAULT_KUBECONFIG})",
-    )
+    complete_with(action, access.FILES)
 
 
 def _add_inputs(parser: CommandLine) -> None:
@@ -157,10 +149,11 @@ def _add_inputs(parser: CommandLine) -> None:
         action="store_true",
         help="take presets, namespaces and addresses of a running cluster; what files say comes on top",
     )
-    _add_cluster(parser)
-    parser.add_argument(
+    access.add_cluster(parser)
+    action = parser.add_argument(
         "-n", "--namespace", metavar="NS", help=f"namespace of objects that name none (default: {DEFAULT_NAMESPACE})"
     )
+    complete_with(action, access.NAMESPACES)
     _add_facts(parser)
     parser.add_argument("--show-credentials", action="store_true", help="show passwords in values")
 
@@ -174,12 +167,13 @@ def _add_facts(parser: CommandLine) -> None:
         ("--metadata-address", "HOST", "address or name of the instance metadata, for noProxy.include"),
     ):
         parser.add_argument(flag, action="append", default=[], metavar=metavar, help=f"{text}; repeatable")
-    parser.add_argument(
+    action = parser.add_argument(
         "--untouched-namespace",
         action="append",
         metavar="NS",
         help=f"namespace that the webhook leaves alone; repeatable (default: {', '.join(answers.UNTOUCHED)})",
     )
+    complete_with(action, access.NAMESPACES)
 
 
 def _add_output(parser: CommandLine, *choices: str) -> None:

@@ -8,19 +8,18 @@ Must not know: what is asked.
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from services import access
 from services.console import Progress, UnusableError
 from services.podpreset.cli.documents import DEFAULT_NAMESPACE, DocumentError, Documents, objects
 from services.podpreset.cli.live import Cluster
 from services.podpreset.compiled import compile_preset
 from services.proxyenv.complete import Facts
 from services.runtime.clock import SystemClock
-from services.runtime.kube import config
 from services.runtime.kube.discovery import Discovery
 from services.runtime.kube.transport import Client
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from services.runtime.kube.objects import KubeObject
 
 REQUEST_SECONDS = 30.0
-DEFAULT_KUBECONFIG = Path("~/.kube/config")
 _SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -49,20 +47,12 @@ class Inputs(NamedTuple):
 @asynccontextmanager
 async def cluster(options: argparse.Namespace, namespaces: Sequence[str] = ()) -> AsyncIterator[Cluster]:
     """Connect to the cluster that the options or the environment name; what is read may be limited to namespaces."""
-    connection = await config.load(options.kubeconfig or _own_kubeconfig())
+    connection = await access.connect(options)
     with Progress() as progress:
         progress.step(f"connecting to {connection.url}")
         async with Client(connection, user_agent="groundwork-cli", timeout=REQUEST_SECONDS) as client:
             discovery = Discovery(client, SystemClock())
             yield Cluster(client, discovery, progress, namespaces)
-
-
-def _own_kubeconfig() -> str | None:
-    """The user's own kubeconfig, where kubectl looks too; None when something else says where the cluster is."""
-    if os.environ.get("KUBECONFIG") or os.environ.get("KUBERNETES_SERVICE_HOST"):
-        return None
-    path = DEFAULT_KUBECONFIG.expanduser()
-    return str(path) if path.exists() else None
 
 
 async def gather(options: argparse.Namespace, read: Documents) -> tuple[Inputs, Inputs]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from services import output
 from services.podpreset.cli import redact
+from services.podpreset.cli.workloads import TEMPLATED
 from services.podpreset.explain import Fate
 
 if TYPE_CHECKING:
@@ -173,10 +174,21 @@ def ways_data(rows: Mapping[str, Mapping[Client, Verdict]]) -> list[Json]:
 _STALE = ("NAMESPACE", "KIND", "NAME", "PODS", "STALE", "REASON")
 
 
-def stale(rows: Sequence[StaleRow]) -> str:
-    """Table of workloads with stale pods."""
-    cells = [[row.namespace, row.kind, row.name, str(row.pods), str(len(row.stale)), row.reason] for row in rows]
-    return output.table(_STALE, cells)
+def stale(rows: Sequence[StaleRow], *, wide: bool = False) -> str:
+    """Table of workloads with stale pods; the wide one names the pods."""
+
+    def cells(row: StaleRow) -> list[str]:
+        shown = [row.namespace, row.kind, row.name, str(row.pods), str(len(row.stale)), row.reason]
+        return [*shown, ", ".join(row.stale)] if wide else shown
+
+    return output.table((*_STALE, *(("STALE PODS",) if wide else ())), map(cells, rows))
+
+
+def stale_name(row: StaleRow) -> str:
+    """Name of a workload as kubectl takes it."""
+    groups = {resource.kind: resource.group for resource in TEMPLATED}
+    group = groups.get(row.kind, "")
+    return f"{row.kind.lower()}.{group}/{row.name}" if group else f"{row.kind.lower()}/{row.name}"
 
 
 def stale_data(row: StaleRow) -> Json:

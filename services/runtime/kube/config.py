@@ -143,18 +143,23 @@ class Connection:
         return changed
 
 
-async def load(kubeconfig: str | os.PathLike[str] | None = None) -> Connection:
-    """Find the configuration: `kubeconfig`, else $KUBECONFIG, else the pod's service account. Raises ConfigError."""
-    source = find(kubeconfig, os.environ)
+async def load(kubeconfig: str | os.PathLike[str] | None = None, context: str = "") -> Connection:
+    """Find the configuration: `kubeconfig`, else $KUBECONFIG, else the pod's service account. Raises ConfigError.
+
+    `context` is one of the kubeconfig's, "" for its current one.
+    """
+    source = find(kubeconfig, os.environ, context)
     return Connection(source, await source.read())
 
 
-def find(kubeconfig: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Source:
+def find(kubeconfig: str | os.PathLike[str] | None, environ: Mapping[str, str], context: str = "") -> Source:
     """Choose the source of the configuration; the ConfigError says what was tried."""
     if kubeconfig:
-        return Kubeconfig(os.fspath(kubeconfig), "--kubeconfig")
+        return Kubeconfig(os.fspath(kubeconfig), "--kubeconfig", context)
     if environ.get("KUBECONFIG"):
-        return Kubeconfig(environ["KUBECONFIG"], "$KUBECONFIG")
+        return Kubeconfig(environ["KUBECONFIG"], "$KUBECONFIG", context)
+    if context:
+        raise ConfigError(f"the context {context} is one of a kubeconfig, and there is none")
     host, port = environ.get("KUBERNETES_SERVICE_HOST"), environ.get("KUBERNETES_SERVICE_PORT")
     if host and port:
         return InCluster(host, port)
@@ -186,11 +191,12 @@ class InCluster:
 
 
 class Kubeconfig:
-    """One or more kubeconfig files (separated as in $PATH), current context."""
+    """One or more kubeconfig files (separated as in $PATH) and one of their contexts, the current one by default."""
 
-    def __init__(self, paths: str, origin: str) -> None:
+    def __init__(self, paths: str, origin: str, context: str = "") -> None:
         self._paths = paths
         self._origin = origin
+        self._context = context
 
     @property
     def description(self) -> str:
@@ -209,9 +215,16 @@ class Kubeconfig:
         try:
             # persist_config writes renewed tokens into the user's file, which is not a service's to change.
             loader = await upstream.load_kube_config(
-                config_file=self._paths, client_configuration=configuration, persist_config=False
+                config_file=self._paths,
+                context=self._context or None,
+                client_configuration=configuration,
+                persist_config=False,
             )
         except Exception as error:  # a malformed file surfaces as nearly any type (TypeError, KeyError, YAML's)
+            if self._context and f"name {self._context} in" in str(error):
+                raise ConfigError(
+                    f"{self.description} has no context {self._context} (kubectl config get-contexts lists them)"
+                ) from error
             raise ConfigError(f"{self.description} cannot be used: {type(error).__name__}: {error}") from error
         return Settings(
             url=str(configuration.host),

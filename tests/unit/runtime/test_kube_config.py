@@ -98,6 +98,24 @@ async def test_a_kubeconfig_that_does_not_exist_is_named(tmp_path):
         await config.load(missing)
 
 
+async def test_a_context_of_the_kubeconfig_may_be_chosen(tmp_path):
+    contexts = [{"name": name, "context": {"cluster": name, "user": "u"}} for name in ("c", "d")]
+    clusters = [{"name": name, "cluster": {"server": f"https://{name}:6443"}} for name in ("c", "d")]
+    path = kubeconfig(tmp_path, {"token": "t"}, contexts=contexts, clusters=clusters)
+    assert (await config.load(path)).url == "https://c:6443"
+    assert (await config.load(path, "d")).url == "https://d:6443"
+
+
+async def test_a_context_that_is_not_in_the_kubeconfig_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"has no context nowhere \(kubectl config get-contexts lists them\)"):
+        await config.load(kubeconfig(tmp_path, {"token": "t"}), "nowhere")
+
+
+def test_a_context_needs_a_kubeconfig():
+    with pytest.raises(ConfigError, match="the context c is one of a kubeconfig"):
+        find(None, {"KUBERNETES_SERVICE_HOST": "h", "KUBERNETES_SERVICE_PORT": "1"}, "c")
+
+
 @pytest.mark.parametrize(
     "content",
     [
