@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, ClassVar
 
-from services.runtime.settings import Flag, Settings, whole
+from services.runtime.settings import Address, Flag, Settings, address, boolean, host, whole
+
+_LOOPBACK = Address("127.0.0.1", 8081)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,3 +29,21 @@ class IpamSettings(Settings):
             "how long addresses of a claim that does not exist are kept, as for a restore", whole(0, 86_400), "SECONDS"
         ),
     ] = 60
+    web: Annotated[bool, Flag("serve the status page, which is read-only", boolean)] = False
+    web_address: Annotated[
+        Address,
+        Flag(
+            "where the status page listens, in plain HTTP (the default is reached by kubectl port-forward)",
+            address,
+            "HOST:PORT",
+        ),
+    ] = _LOOPBACK
+    web_host: Annotated[
+        tuple[str, ...],
+        Flag(
+            "one more name under which the status page is asked for, as of an ingress; repeatable",
+            host,
+            "NAME",
+            repeatable=True,
+        ),
+    ] = ()
