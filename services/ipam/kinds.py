@@ -37,6 +37,8 @@ METAL3 = "IPClaim"
 CAPI = "IPAddressClaim"
 _CAPI_V1BETA1 = f"{api.CAPI_GROUP}/v1beta1"
 _NAME_HASH_LENGTH = 8
+_MESSAGE_LIMIT = 1024
+"""Characters of a refusal in a status; the API server takes 32,768, an Event 1,024 bytes."""
 _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _OBJECT_NAME_LENGTH = 253
 
@@ -287,6 +289,10 @@ def bound(claim: Claim, address: KubeObject, at: int, now: datetime) -> KubeObje
 
 def refused(claim: Claim, reason: str, message: str, now: datetime) -> KubeObject:
     """The claim with a status that says why it has no address; the same object when it does already."""
+    if len(message) > _MESSAGE_LIMIT:
+        message = (
+            f"{message[: _MESSAGE_LIMIT - 3]}..."  # it may quote an annotation, which is what somebody wants it to be
+        )
     changes: dict[str, Any] = {}
     if claim.key.kind == METAL3:
         changes = {"address": None, "errorMessage": message}

@@ -144,6 +144,16 @@ def test_a_foreign_condition_without_a_message_is_written_back_with_the_field_th
     assert status["conditions"][0] == foreign
 
 
+@pytest.mark.parametrize("key", [METAL3, CAPI])
+def test_a_refusal_that_quotes_what_a_tenant_wrote_fits_into_the_status_that_says_it(key):
+    obj = kinds.refused(a_claim(key), "AllocationFailed", "x" * 250_000, NOW)
+    status = view(obj.status, dict)
+    assert status["conditions"][0]["message"] == "x" * 1021 + "..."
+    assert status.get("errorMessage", "x" * 1021 + "...") == "x" * 1021 + "..."
+    again = kinds.read_claim(key.kind, obj)
+    assert kinds.refused(again, "AllocationFailed", "x" * 250_000, NOW) is obj, "written once"
+
+
 def test_metal3s_error_message_says_why_there_is_no_address():
     obj = kinds.refused(a_claim(METAL3), "PoolExhausted", "Exhausted IP Pools: ...", NOW)
     assert view(obj.status, dict)["errorMessage"] == "Exhausted IP Pools: ..."
