@@ -21,7 +21,7 @@ import errno
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
@@ -336,8 +336,7 @@ class _Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        assert isinstance(transport, asyncio.Transport), "a stream"
-        self.opened = transport
+        self.opened = cast("asyncio.Transport", transport)  # of a stream; uvloop's are not of the class
         self.since = asyncio.get_running_loop().time()
         self._listener.connections[self] = None
         self._expect_header()
