@@ -109,7 +109,9 @@ def controller_manager(pki: Pki, kubeconfig: Path) -> list[str]:
         "--use-service-account-credentials=true",
         f"--cluster-signing-cert-file={pki.ca.certificate}",
         f"--cluster-signing-key-file={pki.ca.key}",
-        "--allocate-node-cidrs=false",
+        "--allocate-node-cidrs=true",  # the node then says which addresses its pods have
+        f"--cluster-cidr={_PODS}",
+        "--node-cidr-mask-size=24",
     ]
 
 
@@ -174,7 +176,7 @@ def _bridge(folder: Path) -> Mapping[str, Any]:
 
 def kubelet(folder: Path, pki: Pki, kubeconfig: Path, cgroup: str) -> list[str]:
     """Flags of kubelet; writes its configuration. `cgroup` is the name of the cgroup that pods are below."""
-    serving = pki.server("kubelet", [NAME], [ADDRESS])
+    serving = pki.server("kubelet-serving", [NAME], [ADDRESS])
     resolver = folder / "resolv.conf"
     resolver.write_text("# no DNS outside of the cluster\n")
     settings = {
