@@ -8,9 +8,11 @@ Must not know: where the values come from.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import ssl
+from typing import Any
 
 import msgspec
 
@@ -18,6 +20,21 @@ from services.machine_controller.vsphere.errors import InvalidValue
 
 _SHA1_DIGITS = 40
 _SHA256_DIGITS = 64
+
+
+class _Socket(ssl.SSLSocket):
+    """A TLS socket that is closed when its peer has gone before the handshake.
+
+    Making one begins with the question who the peer is. The standard library answers a reset then with an exception
+    that leaves the socket open and to nobody.
+    """
+
+    def getpeername(self) -> Any:
+        try:
+            return super().getpeername()
+        except OSError as error:
+            self.close()
+            raise ConnectionResetError(errno.ECONNRESET, "the peer went before the handshake") from error
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -71,6 +88,7 @@ class Trust(msgspec.Struct, frozen=True):
             context = ssl.create_default_context(cadata=self.ca or None)
         except ssl.SSLError as error:
             raise InvalidValue("CA", "no PEM certificates") from error
+        context.sslsocket_class = _Socket
         if self.insecure or self.thumbprint:
             # With a thumbprint the certificate itself is compared after the handshake, before anything is sent.
             context.check_hostname = False

@@ -193,8 +193,9 @@ class Stub(StubBase):  # type: ignore[misc] # taken as untyped
         connection = self.GetConnection()
         try:
             connection.request("POST", self.path, request, headers)
-            response = connection.getresponse()
-            body = response.read()
+            # Closed whatever happens: of a connection that ends with its answer the response is the last owner.
+            with connection.getresponse() as response:
+                body = response.read()
         except BaseException:
             connection.close()
             self.DropConnections()  # the others are probably broken as well
