@@ -1,9 +1,9 @@
 """Makes the layer of a base image from Debian packages: a tar archive, the same bytes for the same packages.
 
 What maintainer scripts would set up is written here, so that neither they nor a shell, dpkg or perl need to be in it:
-users, the certificate bundle, the merged /usr. `/var/lib/dpkg/status.d` lists the packages: scanners look there where there is
-no dpkg. Invariants: root owns everything, nothing is setuid or writable by others but /tmp, and no
-maintainer's documentation but the licences is in it. Needs no root. Must not know what will run on it.
+users, the certificate bundle, the merged /usr. `/var/lib/dpkg/status.d` lists the packages, where scanners look when
+there is no dpkg. Invariants: root owns everything, nothing is setuid or writable by others but /tmp, and no
+documentation but the licences is in it. Needs no root. Must not know what will run on it.
 """
 
 from __future__ import annotations
