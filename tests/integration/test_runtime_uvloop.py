@@ -17,9 +17,12 @@ async def answered():
     content = {"uid": "1", "operation": "CREATE", "namespace": "ns", "object": {"metadata": {}}}
     webhook = WebhookServer(Address("127.0.0.1", 0), certificate, {"/annotate": annotate})
     review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": content}
-    async with serving(webhook) as server, client(certificate.bundle) as session:
-        async with session.post(f"https://127.0.0.1:{server.address.port}/annotate", json=review) as response:
-            return json.loads(await response.read())["response"]
+    async with (
+        serving(webhook) as server,
+        client(certificate.bundle) as session,
+        session.post(f"https://127.0.0.1:{server.address.port}/annotate", json=review) as response,
+    ):
+        return json.loads(await response.read())["response"]
 
 
 def test_reviews_are_answered_on_uvloop():
