@@ -26,6 +26,7 @@ STALE = metrics.counter(
     "groundwork_capv_integrator_stale_writes_total",
     "Writes that the API server refused because somebody else changed the object first; they were computed anew.",
     ("kind",),
+    known=(("VSphereMachine",), ("VSphereCluster",)),
 )
 CLAIMS = metrics.counter(
     "groundwork_capv_integrator_claims_total", "Claims that were created, adopted or released.", ("kind", "what")

@@ -19,7 +19,10 @@ LOST_RACES = metrics.counter(
     "groundwork_ipam_lost_races_total", "Reservations that another writer made first; the next address was taken."
 )
 REPAIRS = metrics.counter(
-    "groundwork_ipam_repairs_total", "Leftovers of crashes or forced deletions that were put right.", ("what",)
+    "groundwork_ipam_repairs_total",
+    "Leftovers of crashes or forced deletions that were put right.",
+    ("what",),
+    known=(("surplus address",), ("claim gone",)),
 )
 ADDRESSES = metrics.gauge(
     "groundwork_ipam_pool_addresses",

@@ -16,8 +16,9 @@ PROVISION_SECONDS = metrics.histogram(
 )
 UNEXPECTED = metrics.counter(
     "groundwork_machine_unexpected_total",
-    "Changes of VMs that were not made here: power, absence, place.",
+    "Changes of VMs that were not made here: power, absent, inaccessible, place.",
     ("what",),
+    known=(("power",), ("absent",), ("inaccessible",), ("place",)),
 )
 
 

@@ -67,8 +67,10 @@ _FAILURES = metrics.counter(
     "groundwork_webhook_certificate_step_failures_total", "Steps of self-managed certificates that failed.", ("step",)
 )
 _PUBLISHED = metrics.gauge(
-    "groundwork_webhook_ca_published", "1 while every webhook of the configuration publishes the CA of what is served."
+    "groundwork_webhook_ca_published",
+    "1 while every webhook of the configuration publishes the CA of what is served; NaN where that is not done here.",
 )
+_PUBLISHED.set(float("nan"))
 
 
 class Secret(KubeObject, frozen=True, omit_defaults=True, kw_only=True, gc=False):

@@ -52,6 +52,7 @@ _HANDSHAKE_FAILURES = metrics.counter(
     "TLS handshakes that failed: refused (one side does not accept the other), timeout, disconnect, or full (too many "
     "connections).",
     ("reason",),
+    known=(("refused",), ("timeout",), ("disconnect",), ("full",)),
 )
 _CONNECTIONS = metrics.gauge("groundwork_webhook_connections", "Open connections, handshakes included.")
 _DROPPED = metrics.counter(
@@ -59,6 +60,7 @@ _DROPPED = metrics.counter(
     "Connections ended from our side early: header (its request took too long), response (it was not read), full (too "
     "many connections), certificate (there is none to show).",
     ("reason",),
+    known=(("header",), ("response",), ("full",), ("certificate",)),
 )
 
 

@@ -46,9 +46,18 @@ RECONCILE_BUCKETS: Final[tuple[float, ...]] = (
 WORKQUEUE_BUCKETS: Final[tuple[float, ...]] = tuple(float(f"1e{exponent}") for exponent in range(-8, 4))
 
 
-def counter(name: str, documentation: str, labels: Sequence[str] = ()) -> prometheus_client.Counter:
-    """Make a counter on `REGISTRY`; `name` ends in `_total`."""
-    return prometheus_client.Counter(name, documentation, labels, registry=REGISTRY)
+def counter(
+    name: str, documentation: str, labels: Sequence[str] = (), *, known: Iterable[Sequence[str]] = ()
+) -> prometheus_client.Counter:
+    """Make a counter on `REGISTRY`; `name` ends in `_total`.
+
+    The children of `known`, values of the labels, are shown from the start: for Prometheus a counter that appears with
+    the value 1 has not increased, so the first of rare events would be missed.
+    """
+    made = prometheus_client.Counter(name, documentation, labels, registry=REGISTRY)
+    for values in known:
+        made.labels(*values)
+    return made
 
 
 def gauge(name: str, documentation: str, labels: Sequence[str] = ()) -> prometheus_client.Gauge:

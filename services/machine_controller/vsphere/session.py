@@ -103,6 +103,8 @@ class Session:
         self._listeners: list[Callable[[], None]] = []
         self._closed = False
         access.on_replaced(self._replaced)
+        for outcome in ("success", "refused", "error"):
+            _SIGN_INS.labels(str(self.server), outcome)
 
     def __repr__(self) -> str:
         return f"Session({self._access.credentials.username} at {self.server})"

@@ -128,6 +128,7 @@ class Watch:
 
     async def _run(self) -> None:
         pause = _FIRST_PAUSE
+        restarts = _RESTARTS.labels(str(self._session.server))
         while True:
             await self._someone_follows()
             api: Api | None = None
@@ -142,7 +143,7 @@ class Watch:
                     _LOG.warning("Lost the watch of vCenter", server=str(self._session.server), error=error)
             except Exception:  # noqa: BLE001 - a mistake of ours must not leave everybody waiting for ever
                 _LOG.exception("The watch of vCenter failed", server=str(self._session.server))
-            _RESTARTS.labels(str(self._session.server)).inc()
+            restarts.inc()
             if self.connected:
                 pause = _FIRST_PAUSE
                 self.connected = False

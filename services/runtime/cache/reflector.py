@@ -127,6 +127,9 @@ class Reflector(Generic[T]):
     async def run(self) -> None:
         """Follow the server until cancelled."""
         _OBJECTS.labels(self.store.name).set_function(self.store.__len__)
+        _RELISTS.labels(self.store.name)
+        for cause in Trouble:
+            _TROUBLES.labels(self.store.name, cause.value)
         outcome: decide.Outcome = decide.Resumed()
         while True:
             before = self._state

@@ -63,7 +63,10 @@ ATTEMPTS = 5
 RETRY = 2.0
 
 _DROPPED = metrics.counter(
-    "groundwork_events_dropped_total", "Events that were not written: buffer, rate or failed.", ("reason",)
+    "groundwork_events_dropped_total",
+    "Events that were not written: buffer, rate or failed.",
+    ("reason",),
+    known=(("buffer",), ("rate",), ("failed",)),
 )
 _logger = log.get("runtime.events")
 

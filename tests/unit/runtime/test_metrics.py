@@ -94,3 +94,21 @@ def test_the_queue_and_the_metrics_load_neither_http_nor_kubernetes_libraries():
     code = "import sys, services.runtime.queue; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert not {"aiohttp", "kubernetes_asyncio"} & set(loaded)
+
+
+def test_what_is_known_of_a_counter_is_shown_before_it_happens(monkeypatch):
+    monkeypatch.setattr(metrics, "REGISTRY", prometheus_client.CollectorRegistry())
+    made = metrics.counter("doors_total", "Doors.", ("kind",), known=(("front",), ("back",)))
+    made.labels("back").inc()
+    seen = {sample.labels["kind"]: sample.value for family in made.collect() for sample in family.samples}
+    assert seen == {"front": 0, "back": 1}
+
+
+def test_nothing_is_said_of_a_published_ca_where_none_is_published():
+    # An alert on 0 must not fire where cert-manager does the work.
+    program = (
+        "from services.runtime import certs_managed, metrics\n"
+        "print(metrics.REGISTRY.get_sample_value('groundwork_webhook_ca_published'))"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout == "nan\n"
