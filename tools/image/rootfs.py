@@ -46,8 +46,17 @@ _BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 _CERTIFICATES = "usr/share/ca-certificates/"
 
 
-def write(packages: Iterable[Path], target: Path, links: Mapping[str, str] | None = None) -> list[str]:
-    """Write the layer and return its packages as "name version"; `links` are further symbolic links, path to target."""
+def write(
+    packages: Iterable[Path],
+    target: Path,
+    *,
+    links: Mapping[str, str] | None = None,
+    programs: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Write the layer and return its packages as "name version".
+
+    `links` are further symbolic links, path to target; `programs` are scripts, path to content.
+    """
     names: list[str] = []
     with tarfile.open(target, "w", format=tarfile.GNU_FORMAT) as out:
         layer = _Layer(out)
@@ -58,6 +67,8 @@ def write(packages: Iterable[Path], target: Path, links: Mapping[str, str] | Non
             layer.link(path, to)
         for path, text in _FILES.items():
             layer.file(path, text.encode())
+        for path, text in (programs or {}).items():
+            layer.file(path, text.encode(), 0o755)
         certificates: dict[str, bytes] = {}
         for package in packages:
             control = _field(package)
