@@ -4,7 +4,8 @@ Responsible for: which identity a cluster uses (its own Secret, or the one of th
 keeping the connections that are in use.
 Invariants: machines of one server and identity share one connection. New credentials reach a connection in place. A
 certificate is always verified, by thumbprint, by the Secret's CA or by the system's authorities, unless the settings
-say that it is not.
+say that it is not. Credentials are sent to no server but those that their Secret names; where a VSphereCluster of
+another namespace uses them, which names server and thumbprint as it likes, the Secret has to name some.
 Must not know: what is done in vCenter.
 """
 
@@ -15,7 +16,7 @@ import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from services.machine_controller import api
-from services.machine_controller.credentials import Identities, Login, Trouble
+from services.machine_controller.credentials import SERVERS, Identities, Login, Trouble
 from services.machine_controller.vsphere.credentials import Trust
 from services.machine_controller.vsphere.errors import VSphereError
 from services.machine_controller.vsphere.values import Server
@@ -71,10 +72,10 @@ class Connections:
             if ref is not None and ref.kind:
                 return Connection(trouble=f"identityRef of kind {ref.kind} is not supported: name a Secret")
             return Connection(trouble="the VSphereCluster has no identityRef, and no default was configured")
-        return self.of(identity, server, thumbprint)
+        return self.of(identity, server, thumbprint, lent=identity.namespace != cluster.metadata.namespace)
 
-    def of(self, identity: ObjectKey, server: str, thumbprint: str = "") -> Connection:
-        """Return the connection with what a Secret holds."""
+    def of(self, identity: ObjectKey, server: str, thumbprint: str = "", *, lent: bool = False) -> Connection:
+        """Return the connection with what a Secret holds; `lent`: somebody of another namespace named the server."""
         login = self._identities.get(identity)
         if login is None or self._closed:
             return Connection()
@@ -82,6 +83,10 @@ class Connections:
             return Connection(trouble=login.message)
         try:
             where = Server.parse(server)
+            if where not in login.servers and (lent or login.servers):
+                return Connection(trouble=_not_for(identity, where, login))
+            if lent and login.ca:
+                thumbprint = ""
             name = f"{identity}#{thumbprint}" if thumbprint else str(identity)
             known = self._vcenters.known(where, name)
             if known is not None and self._known.get((where, name)) == (login, thumbprint):
@@ -103,3 +108,9 @@ class Connections:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await self._vcenters.aclose()
+
+
+def _not_for(identity: ObjectKey, server: Server, login: Login) -> str:
+    if login.servers:
+        return f"Secret {identity} is not for vCenter {server} (its key {SERVERS} does not have it)"
+    return f"Secret {identity} is lent to other namespaces only for the servers that its key {SERVERS} has: it has none"

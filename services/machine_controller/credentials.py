@@ -2,7 +2,8 @@
 
 A Secret that clusters name is followed by name (a watch with a field selector), so that the service needs the right to
 see these Secrets and no others, and holds no others in memory.
-Responsible for: following the Secrets that are in use, and what they say: `username`, `password`, optionally `ca.crt`.
+Responsible for: following the Secrets that are in use, and what they say: `username`, `password`, optionally `ca.crt`
+and `servers`, the only ones that they may be sent to.
 Invariants: nothing of a password is in a log, a message or a repr. The last good credentials are kept while a Secret is
 missing or unreadable: a namespace that is being deleted loses its Secret first, and its VMs must still be deleted.
 Must not know: vCenter, which clusters use a Secret.
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from services.machine_controller.contract import SECRETS, Secret
 from services.machine_controller.vsphere.credentials import Credentials
+from services.machine_controller.vsphere.errors import InvalidValue
+from services.machine_controller.vsphere.values import Server
 from services.runtime import log
 from services.runtime.cache.reflector import Reflector
 from services.runtime.cache.store import Store
@@ -29,15 +32,17 @@ if TYPE_CHECKING:
 USERNAME = "username"
 PASSWORD = "password"  # noqa: S105 - the key, not a password
 CA = "ca.crt"
+SERVERS = "servers"
 
 _LOG = log.get("machine_controller.credentials")
 
 
 class Login(NamedTuple):
-    """What a Secret holds; `ca` is PEM, or "" for the system's authorities."""
+    """What a Secret holds; `ca` is PEM, or "" for the system's authorities; `servers` is empty where it names none."""
 
     credentials: Credentials
     ca: str = ""
+    servers: tuple[Server, ...] = ()
 
 
 class Trouble(NamedTuple):
@@ -121,11 +126,19 @@ def read(key: ObjectKey, secret: Secret | None) -> Login | Trouble:
     """Read a Secret."""
     if secret is None:
         return Trouble(f"there is no Secret {key} with vCenter's credentials")
-    username, password, ca = (secret.value(name) for name in (USERNAME, PASSWORD, CA))
+    username, password, ca, servers = (secret.value(name) for name in (USERNAME, PASSWORD, CA, SERVERS))
     if not username or not password:
         return Trouble(f"Secret {key} has no {USERNAME} and {PASSWORD}")
     try:
         # A newline at the end is what an editor or `echo` adds, never part of a password.
-        return Login(Credentials(username.decode().strip(), password.decode().rstrip("\r\n")), (ca or b"").decode())
+        credentials = Credentials(username.decode().strip(), password.decode().rstrip("\r\n"))
+        return Login(credentials, (ca or b"").decode(), _servers((servers or b"").decode()))
     except UnicodeDecodeError:
-        return Trouble(f"Secret {key} has a {USERNAME}, {PASSWORD} or {CA} that is no text")
+        return Trouble(f"Secret {key} has a {USERNAME}, {PASSWORD}, {CA} or {SERVERS} that is no text")
+    except InvalidValue as error:
+        return Trouble(f"Secret {key}, key {SERVERS}: {error}")
+
+
+def _servers(text: str) -> tuple[Server, ...]:
+    """Servers separated by white space or commas."""
+    return tuple(Server.parse(word) for word in text.replace(",", " ").split())

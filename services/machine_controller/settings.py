@@ -46,7 +46,12 @@ class MachineSettings(Settings):
     ] = 4
     identity_secret: Annotated[
         ObjectKey | None,
-        Flag("Secret with the vCenter user of clusters that name none (username, password, ca.crt)", _key, "NS/NAME"),
+        Flag(
+            "Secret with the vCenter user of clusters that name none (username, password, ca.crt; servers: where it "
+            "may be sent for clusters of other namespaces)",
+            _key,
+            "NS/NAME",
+        ),
     ] = None
     insecure_vcenter: Annotated[
         bool, Flag("trust vCenters without a thumbprint or CA, whatever their certificate: for labs", boolean)

@@ -68,6 +68,8 @@ def secret(**texts):
 def test_credentials_are_read_and_never_shown():
     found = read(KEY, secret(username="u ", password="p w\n", ca_crt="PEM"))
     assert found == Login(Credentials("u", "p w"), "PEM")
+    named = read(KEY, secret(username="u", password="p", servers="vc.example, VC2.example:8443\n[2001:db8::1]"))
+    assert named.servers == (Server("vc.example"), Server("vc2.example", 8443), Server("2001:db8::1"))
     assert "p w" not in repr(found)
     assert "p w" not in repr(secret(password="p w"))
 
@@ -82,6 +84,7 @@ def test_credentials_are_read_and_never_shown():
             Secret(metadata=ObjectMeta(), data={"username": "dQ==", "password": base64.b64encode(b"\xff").decode()}),
             "no text",
         ),
+        (secret(username="u", password="p", servers="vc:x"), "key servers: invalid server: 'x' is no port"),
     ],
 )
 def test_a_secret_that_cannot_be_used_says_why(given, text):
