@@ -12,6 +12,7 @@ import asyncio
 import base64
 import contextlib
 import datetime as dt
+import functools
 import random
 import signal
 from collections import defaultdict
@@ -276,8 +277,8 @@ async def _wrong_bundle(estate, fault, rng):
 # vCenter
 
 
-async def _vcenter(estate, fault, begin, *arguments, **options):
-    await asyncio.to_thread(begin, *arguments, **options)
+async def _vcenter(estate, fault, begin):
+    await asyncio.to_thread(begin)
     try:
         await asyncio.sleep(fault.seconds)
     finally:
@@ -308,19 +309,21 @@ async def _tasks(estate, fault, rng):
             ("destroy", "ResourceInUse"),
         ]
     )
-    await _vcenter(estate, fault, estate.sim.task, operation, fault=name)
+    await _vcenter(estate, fault, functools.partial(estate.sim.task, operation, fault=name))
 
 
 @_kind("vCenter answers are lost")
 async def _answers(estate, fault, rng):
     method = rng.choice(["CloneVM_Task", "ReconfigVM_Task", "PowerOnVM_Task", "Destroy_Task"])
-    await _vcenter(estate, fault, estate.sim.request, method, drop=rng.choice(["before", "after"]))
+    drop = rng.choice(["before", "after"])
+    await _vcenter(estate, fault, functools.partial(estate.sim.request, method, drop=drop))
 
 
 @_kind("vCenter is slow")
 async def _slow_vcenter(estate, fault, rng):
     operation = rng.choice(["cloneVm", "reconfigVm", "powerOn", "destroy"])
-    await _vcenter(estate, fault, estate.sim.task, operation, delayMs=rng.randrange(200, 2000))
+    delay = rng.randrange(200, 2000)
+    await _vcenter(estate, fault, functools.partial(estate.sim.task, operation, delayMs=delay))
 
 
 @_kind("vCenter refuses the password")
