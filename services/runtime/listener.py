@@ -37,6 +37,8 @@ __all__ = ["Limits", "Listener", "Respond", "bind"]
 Respond = Callable[[web.BaseRequest], Awaitable[web.Response]]
 """Answers one request. Called once its header has come; reads the body itself."""
 
+_SERVER: Final = "webhook"
+"""In place of aiohttp's and Python's versions, which are nobody's business."""
 _BACKLOG: Final = 512
 _PIECE_BYTES: Final = 65536
 _ACCEPT_AGAIN_SECONDS: Final = 0.2
@@ -244,6 +246,7 @@ class Listener:
         connection.begin()
         try:
             response, content = _in_pieces(await self._respond(request))
+            response.headers["Server"] = _SERVER
             if self.closing:
                 response.force_close()
             # A client that has gone is aiohttp's to notice: it closes the connection without a word.
@@ -363,6 +366,12 @@ class _Connection(web.RequestHandler):
             _LOG.debug("A request is no HTTP", error=error)
         else:
             super().log_exception(*args, **options)
+
+    def handle_error(self, *args: Any, **options: Any) -> web.StreamResponse:
+        """Answer what is no HTTP."""
+        response = super().handle_error(*args, **options)
+        response.headers["Server"] = _SERVER
+        return response
 
     def begin(self) -> None:
         """A request's header is complete."""
