@@ -30,6 +30,7 @@ KUBERNETES = "v1.36.3"
 ETCD = "v3.6.8"
 HELM = "v3.22.0"
 GOVMOMI = "v0.55.1"
+CLUSTERCTL = "v1.14.0"
 PROMETHEUS = "v0.315.0"
 
 _KUBERNETES_STAMP = {
@@ -46,6 +47,11 @@ _HELM_STAMP = {
     "helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor": "36",
     "helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor": "1",
     "helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor": "36",
+}
+_CLUSTERCTL_STAMP = {
+    "sigs.k8s.io/cluster-api/version.gitVersion": CLUSTERCTL,
+    "sigs.k8s.io/cluster-api/version.gitMajor": "1",
+    "sigs.k8s.io/cluster-api/version.gitMinor": "14",
 }
 
 # The newest official archive of this minor release; digests from controller-tools' envtest-releases.yaml.
@@ -96,6 +102,15 @@ TABLE: Mapping[str, Sequence[Source]] = {
     "helm": (GoBuild(HELM, "helm.sh/helm/v3/cmd/helm", "helm", _HELM_STAMP, "about 90 s, once"),),
     "promtool": (_prometheus("promtool", "about 2 min, once"),),
     "prometheus": (_prometheus("prometheus", "about 1 min, once"),),
+    "clusterctl": (
+        GoBuild(
+            CLUSTERCTL,
+            "sigs.k8s.io/cluster-api/cmd/clusterctl",
+            "clusterctl",
+            _CLUSTERCTL_STAMP,
+            "about 3 min, once",
+        ),
+    ),
     "vcsim": (_own("vcsim", GOVMOMI, "about 30 s, once"),),
     "pause": (_own("node/pause", "v1", "about 10 s, once"),),
 }
