@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import subprocess
 import tempfile
+import time
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,13 +32,26 @@ IMAGES = paths.ROOT / "deploy" / "images"
 DOCKERFILE = IMAGES / "Dockerfile"
 LOCKS = (IMAGES / "build-requirements.lock", paths.ROOT / "requirements.lock")
 
+# Older ones lack security updates.
+_BASE_MAX_AGE_S = 7 * 86_400
+_LISTS_MAX_AGE_S = 86_400
 _PYTHON = {"trixie": "3.13", "bookworm": "3.11"}
+SUITES = tuple(_PYTHON)
+"""Releases of Debian that a base can be made of."""
 _RUNS = ("base-files", "ca-certificates", "netbase", "python3", "tzdata")
 _BUILDS = (*_RUNS, "coreutils", "dash", "python3-venv")
-# What only maintainer scripts call; rootfs does their work.
-_UNNEEDED = frozenset(
-    "debconf dpkg libacl1 libmd0 libpcre2-8-0 libselinux1 mawk openssl perl-base tar".split()  # noqa: SIM905 - a list
-)
+# What only maintainer scripts call, whose work rootfs does; the builder's programs need some of the libraries.
+_LIBRARIES = frozenset(("libacl1", "libmd0", "libpcre2-8-0", "libselinux1"))
+_UNNEEDED = frozenset(("debconf", "dpkg", "mawk", "openssl", "perl-base", "tar")) | _LIBRARIES
+# Debian's busybox has no printenv, which is what people ask a container for its environment with.
+_PRINTENV = """\
+#!/bin/sh
+[ $# -gt 0 ] || exec env
+for name; do
+  eval "[ \\"\\${$name+set}\\" ]" || exit 1
+  eval "echo \\"\\$$name\\""
+done
+"""
 
 
 def base_names(suite: str) -> tuple[str, str]:
@@ -60,16 +74,30 @@ def base(storage: Storage, suite: str = debian.SUITE) -> list[str]:
                 found = rootfs.write(files, layer, links=shell)
                 storage.from_layer(layer, name, rootfs.EPOCH)
             listed = listed or found
+    _stamp(storage, suite).touch()
     return listed
 
 
-_LIBRARIES = frozenset(("libacl1", "libmd0", "libpcre2-8-0", "libselinux1"))  # coreutils' own
+def _stamp(storage: Storage, suite: str) -> Path:
+    return storage.folder / f"base-{suite}.made"
+
+
+def _is_fresh(storage: Storage, suite: str) -> bool:
+    stamp = _stamp(storage, suite)
+    return stamp.exists() and time.time() - stamp.stat().st_mtime < _BASE_MAX_AGE_S
 
 
 def build(
-    storage: Storage, target: Path, *, name: str = NAME, base_image: str = "", builder: str = "", python: str = ""
+    storage: Storage,
+    target: Path,
+    *,
+    name: str = NAME,
+    suite: str = debian.SUITE,
+    base_image: str = "",
+    builder: str = "",
+    python: str = "",
 ) -> None:
-    """Build Groundwork's image as the archive `target`, on `base_image` or else on one made of Debian packages.
+    """Build Groundwork's image as the archive `target`, on `base_image` or else on one made of a release of Debian.
 
     `builder` (default: the base) needs venv and pip; `python` is where the base has its interpreter.
     """
@@ -78,11 +106,11 @@ def build(
     if base_image:
         args = {"BASE": base_image, "BUILDER": builder or base_image}
     else:
-        runs, builds = base_names(debian.SUITE)
-        if not (storage.has(runs) and storage.has(builds)):
-            base(storage)
+        runs, builds = base_names(suite)
+        if not (_is_fresh(storage, suite) and storage.has(runs) and storage.has(builds)):
+            base(storage, suite)
         args = {"BASE": runs, "BUILDER": builds, "PIP_ARGS": "--no-index"}
-        contexts = {"wheels": wheels.fetch(LOCKS, _PYTHON[debian.SUITE])}
+        contexts = {"wheels": wheels.fetch(LOCKS, _PYTHON[suite])}
     if python:
         args["PYTHON"] = python
     args |= {
@@ -96,21 +124,10 @@ def build(
     say(f"{target}: {target.stat().st_size / 1e6:.0f} MB; load it with: ctr -n k8s.io images import {target}")
 
 
-# Debian's busybox has no printenv, which is what people ask a container for its environment with.
-_PRINTENV = """\
-#!/bin/sh
-[ $# -gt 0 ] || exec env
-for name; do
-  eval "[ \\"\\${$name+set}\\" ]" || exit 1
-  eval "echo \\"\\$$name\\""
-done
-"""
-
-
 def client(storage: Storage, target: Path, name: str = CLIENT) -> None:
     """Make the test client's image as the archive `target`: one static program."""
     apt = Apt.of(debian.SUITE)
-    apt.update()
+    apt.update(_LISTS_MAX_AGE_S)
     without = frozenset(("libc6", "libgcc-s1", "gcc-14-base", *_UNNEEDED))
     with tempfile.TemporaryDirectory(prefix="groundwork-") as temporary:
         layer = Path(temporary) / "layer.tar"
@@ -139,10 +156,20 @@ def version() -> str:
 
 
 def _commit() -> tuple[int, str]:
-    """Time in seconds since 1970, and name, of the commit that is checked out; zero and "unknown" outside of git."""
-    command = ["git", "-C", str(paths.ROOT), "log", "-1", "--format=%ct %H"]
+    """Time in seconds since 1970, and name, of the commit that is checked out; zero and "unknown" outside of git.
+
+    The name of a checkout with changes ends with "-dirty": it does not tell what is in the image.
+    """
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        when, name = _git("log", "-1", "--format=%ct %H").split()
+        changed = _git(
+            "status", "--porcelain", "--", "services", "deploy/images", "pyproject.toml", "requirements.lock"
+        )
     except (OSError, subprocess.CalledProcessError):
         return 0, "unknown"
-    return int(answer[0]), answer[1]
+    return int(when), f"{name}-dirty" if changed else name
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(paths.ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,9 +59,8 @@ class Apt:
     @classmethod
     def of(cls, suite: str) -> Apt:
         """The one in the user's cache folder. Raises PackageError where there is no apt, or nothing to verify with."""
-        for program in ("apt-get", "dpkg-deb"):
-            if shutil.which(program) is None:
-                raise PackageError(f"no {program} here: make the base on a Debian or Ubuntu, or name one with --base")
+        if shutil.which("apt-get") is None:
+            raise PackageError("no apt-get here: make the base on a Debian or Ubuntu, or name one with --base")
         if not _KEYRING.is_file():
             raise PackageError(f"no {_KEYRING}: install the package debian-archive-keyring")
         return cls(suite, paths.cache() / "debian" / suite)
@@ -91,8 +91,11 @@ class Apt:
             raise PackageError(f"apt-get {arguments[0]}: {done.stderr.strip()[-1000:]}")
         return done.stdout
 
-    def update(self) -> None:
-        """Read the lists of the suite, of its updates and of its security updates."""
+    def update(self, max_age_s: float = 0) -> None:
+        """Read the lists of the suite, of its updates and of its security updates, unless they were read lately."""
+        stamp = self.folder / "updated"
+        if stamp.exists() and time.time() - stamp.stat().st_mtime < max_age_s:
+            return
         for name in ("cache/archives/partial", "state/lists/partial", "debs"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         (self.folder / "status").touch()
@@ -105,6 +108,7 @@ class Apt:
         )
         with step(f"reading the package lists of Debian {self.suite}"):
             self._run("update", "-q")
+        stamp.touch()
 
     def fetch(self, names: Sequence[str], without: Collection[str] = ()) -> list[Path]:
         """Fetch the packages and what they depend on, as .deb files sorted by name, leaving out the names of `without`.

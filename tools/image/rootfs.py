@@ -9,12 +9,13 @@ documentation but the licences is in it. Needs no root. Must not know what will 
 from __future__ import annotations
 
 import io
-import subprocess
 import tarfile
 from typing import TYPE_CHECKING
 
+from tools.image.deb import Deb
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 USER = 65532
@@ -70,12 +71,11 @@ def write(
         for path, text in (programs or {}).items():
             layer.file(path, text.encode(), 0o755)
         certificates: dict[str, bytes] = {}
-        for package in packages:
-            control = _field(package)
-            name, version = (_field(package, field).decode().strip() for field in ("Package", "Version"))
-            names.append(f"{name} {version}")
-            layer.file(f"var/lib/dpkg/status.d/{name}", control)
-            for member, content in _members(package):
+        for package in map(Deb, packages):
+            names.append(f"{package['Package']} {package['Version']}")
+            layer.file(f"var/lib/dpkg/status.d/{package['Package']}", package.control.encode())
+            for member, content in package.members():
+                member.name, member.linkname = _merged(member.name), _merged(member.linkname)
                 if member.name.startswith(_CERTIFICATES) and content is not None:
                     certificates[member.name] = content
                 layer.member(member, content)
@@ -83,22 +83,8 @@ def write(
     return sorted(names)
 
 
-def _field(package: Path, *fields: str) -> bytes:
-    return subprocess.run(["dpkg-deb", "--field", package, *fields], capture_output=True, check=True).stdout
-
-
-def _members(package: Path) -> Iterator[tuple[tarfile.TarInfo, bytes | None]]:
-    data = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], capture_output=True, check=True).stdout
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        for member in archive:
-            content = archive.extractfile(member) if member.isreg() else None
-            member.name = _merged(member.name.removeprefix("./").rstrip("/"))
-            if member.islnk():
-                member.linkname = _merged(member.linkname.removeprefix("./"))
-            yield member, None if content is None else content.read()
-
-
 def _merged(path: str) -> str:
+    # A relative target of a symbolic link starts with none of these names in Debian's packages.
     return f"usr/{path}" if path.split("/", 1)[0] in _MERGED and "/" in path else path
 
 

@@ -6,11 +6,13 @@ machine gets into an image: no proxies, no time but the one given. Must not know
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +21,7 @@ from tools import paths
 from tools.progress import step
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 _POLICY = json.dumps({"default": [{"type": "insecureAcceptAnything"}]})
 """Required to exist even to write an archive. Signatures are for whoever pulls from a registry to check."""
@@ -60,6 +62,17 @@ class Storage:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "policy.json").write_text(_POLICY)
         return cls(folder)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep other processes that make images waiting."""
+        with (self.folder / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                with step("waiting for another process that makes images"):
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+            yield  # closing the file releases the lock, also when this process is killed
 
     def run(self, command: str, *arguments: str | Path) -> str:
         """Run one buildah command and return what it printed; raises BuildError when it fails."""
