@@ -19,15 +19,15 @@ from services.ipam.web.words import grouped
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from services.ipam.api import AddressCounts
-    from services.ipam.web.facts import Chart
+    from services.ipam.web.facts import Chart, PoolLine
     from services.ipam.web.history import Sample
 
     Scale = Callable[[float], float]
 
 _WIDTH, _HEIGHT = 720, 180
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 12, 26
-_CELL = 10
+_CELL, _CELL_HEIGHT = 10, 6
+_TILE = _CELL // 2
 _FAR = 4
 """The capacity is drawn unless it is more than this many times what was ever taken."""
 _NICE = (1, 2, 5, 10)
@@ -40,25 +40,25 @@ def patterns() -> Markup:
     """Return the definitions that all pictures of a page share: states differ by pattern, not by color alone."""
     lines = {
         State.HELD: (),
-        State.RETURNING: ("M0 0V8M4 0V8",),
-        State.ELSEWHERE: ("M0 2H8M0 6H8",),
-        State.CONFLICT: ("M0 0L8 8M8 0L0 8",),
-        State.RESERVED: ("M-2 2L2 -2M0 8L8 0M6 10L10 6",),
-        State.PRE_ALLOCATED: ("M-2 6L2 10M0 0L8 8M6 -2L10 2",),
-        State.COOLING: ("M2 2h1M6 6h1M6 2h1M2 6h1",),
-        State.REMEMBERED: ("M4 4h1",),
+        State.RETURNING: ("M1 0V6M3.5 0V6",),
+        State.ELSEWHERE: ("M0 1.5H5M0 4.5H5",),
+        State.CONFLICT: ("M0 0L5 6M5 0L0 6",),
+        State.RESERVED: ("M0 6L5 0",),
+        State.PRE_ALLOCATED: ("M0 0L5 6",),
+        State.COOLING: ("M1 1.5h1M3.5 4.5h1",),
+        State.REMEMBERED: ("M2 3h1",),
         State.FREE: (),
-        State.EXCLUDED: ("M2 4H6",),
-        State.OUT_OF_RANGE: ("M4 1V5M4 6.5V7.5",),
+        State.EXCLUDED: ("M1 3H4",),
+        State.OUT_OF_RANGE: ("M2.5 1V3.5M2.5 4.3V5",),
     }
     found = [
         element(
             "pattern",
-            element("rect", class_=f"bg-{state.value}", width=8, height=8),
+            element("rect", class_=f"bg-{state.value}", width=_TILE, height=_CELL_HEIGHT),
             *(element("path", class_=f"fg-{state.value}", d=path) for path in paths),
             id=f"p-{state.value}",
-            width=8,
-            height=8,
+            width=_TILE,
+            height=_CELL_HEIGHT,
             patternUnits="userSpaceOnUse",
         )
         for state, paths in lines.items()
@@ -66,14 +66,15 @@ def patterns() -> Markup:
     return element("svg", element("defs", *found), class_="defs", aria_hidden="true", width=0, height=0)
 
 
-def bar(counts: AddressCounts) -> Markup:
+def bar(line: PoolLine) -> Markup:
     """Return the counts of a pool as one bar; nothing taken is too little to be seen."""
+    counts = line.counts
     parts = (
         (State.HELD, counts.used),
         (State.RESERVED, counts.reserved),
         (State.COOLING, counts.cooling),
     )
-    total = max(counts.total, 1)
+    total = max(line.total, 1)
     shapes: list[Markup] = [element("rect", class_="bg-free", width="100%", height="100%")]
     left = 0.0
     for state, count in parts:
@@ -85,7 +86,7 @@ def bar(counts: AddressCounts) -> Markup:
         left += width
     label = (
         f"{grouped(counts.used)} used, {grouped(counts.reserved)} reserved, {grouped(counts.cooling)} cooling, "
-        f"{grouped(counts.free)} free of {grouped(counts.total)}"
+        f"{grouped(line.free)} free of {grouped(line.total)}"
     )
     return element("svg", *shapes, class_="bar", role="img", aria_label=label, height=14, width="100%")
 
@@ -96,20 +97,20 @@ def small_map(charts: Iterable[Chart], label: str) -> Markup:
     height = 0
     for chart in charts:
         if shapes:
-            height += _CELL // 2
+            height += _CELL_HEIGHT
         paths: dict[State, list[str]] = {}
         for row in chart.layout.rows:
             for start, length, state in _runs(chart, row):
-                path = f"M{start * _CELL} {height}h{length * _CELL}v{_CELL}h-{length * _CELL}z"
+                path = f"M{start * _CELL} {height}h{length * _CELL}v{_CELL_HEIGHT}h-{length * _CELL}z"
                 paths.setdefault(state, []).append(path)
-            height += _CELL
+            height += _CELL_HEIGHT
         shapes += [
             element("path", d="".join(found), fill=f"url(#p-{state.value})")
             for state, found in paths.items()
             if state is not State.OUTSIDE
         ]
     shapes.append(element("path", class_="grid", d="".join(f"M{x} 0V{height}" for x in range(0, 161, _CELL))))
-    shapes.append(element("path", class_="grid", d="".join(f"M0 {y}H160" for y in range(0, height + 1, _CELL))))
+    shapes.append(element("path", class_="grid", d="".join(f"M0 {y}H160" for y in range(0, height + 1, _CELL_HEIGHT))))
     return element("svg", *shapes, class_="small-map", role="img", aria_label=label, viewBox=f"-1 -1 162 {height + 2}")
 
 
@@ -203,7 +204,9 @@ def sparkline(samples: Sequence[Sample]) -> Markup | None:
         element("path", class_="capacity", d="M0 2H160"),
         element("path", class_="line", d="M" + "L".join(corners)),
     ]
-    return element("svg", *shapes, class_="spark", role="img", aria_label=label, viewBox="0 0 160 30")
+    return element(
+        "svg", *shapes, class_="spark", role="img", aria_label=label, viewBox="0 0 160 30", preserveAspectRatio="none"
+    )
 
 
 def _within(samples: Sequence[Sample], start: int) -> list[Sample]:

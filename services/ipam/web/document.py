@@ -115,7 +115,12 @@ def table(caption: str, columns: Iterable[str], rows: Iterable[Iterable[Child]],
         element(
             "tr",
             *(
-                element("th" if place == 0 else "td", cell, scope="row" if place == 0 else None, data_label=name)
+                element(
+                    "th" if place == 0 else "td",
+                    element("span", cell),
+                    scope="row" if place == 0 else None,
+                    data_label=name,
+                )
                 for place, (name, cell) in enumerate(zip(names, row, strict=True))
             ),
         )

@@ -63,6 +63,9 @@ class PoolLine(NamedTuple):
     key: PoolKey
     domain: str
     ranges: str
+    total: int
+    free: int
+    """Not saturated as those of `counts`, which suit an int64."""
     counts: AddressCounts
     available: int
     """Addresses that any claim could get now, cooling ones among them."""
@@ -81,7 +84,7 @@ class PoolLine(NamedTuple):
     @property
     def unfree(self) -> float:
         """Share of the pool that is not free, 0 to 1."""
-        return 1 - self.counts.free / self.counts.total if self.counts.total else 1.0
+        return 1 - self.free / self.total if self.total else 1.0
 
 
 class Overview(NamedTuple):

@@ -87,7 +87,7 @@ def troubles(line: PoolLine) -> list[tuple[str, str]]:
     """Return what is wrong with a pool: a word and a sentence for each."""
     found = [(c.reason, c.message) for c in line.conditions if c.status != "True" and c.type != "AddressesAvailable"]
     if not line.available:
-        found.append((POOL_EXHAUSTED, f"None of {grouped(line.counts.total)} addresses is free"))
+        found.append((POOL_EXHAUSTED, f"None of {grouped(line.total)} addresses is free"))
     if line.paused:
         found.append(("Paused", "Claims of this pool are left alone"))
     if line.counts.out_of_range:
@@ -110,7 +110,6 @@ def trouble_chips(line: PoolLine) -> Markup:
 
 def _card(card: Card) -> Markup:
     line = card.line
-    counts = line.counts
     name = f"{line.key.namespace}/{line.key.name}" if line.key.namespace else line.key.name
     anchor = "-".join(line.key)
     unserved = f"{grouped(line.waiting)} waiting" if line.waiting else ""
@@ -132,13 +131,13 @@ def _card(card: Card) -> Markup:
             ),
             element(
                 "p",
-                element("b", grouped(counts.free)),
+                element("b", grouped(line.free)),
                 " free of ",
-                grouped(counts.total),
+                grouped(line.total),
                 element("span", f"{percent(line.unfree)} taken", class_="beside"),
                 class_="free",
             ),
-            charts.bar(counts),
+            charts.bar(line),
             charts.small_map(card.charts, f"Map of the addresses of {line.key}: {counts_text(line)}"),
             charts.sparkline(card.samples),
             element("p", counts_text(line), class_="counts"),
@@ -154,7 +153,7 @@ def counts_text(line: PoolLine) -> str:
         (counts.used, "held"),
         (counts.reserved, "reserved"),
         (counts.cooling, "cooling"),
-        (counts.free, "free"),
+        (line.free, "free"),
         (counts.out_of_range, "out of range"),
         (line.returning, "being returned"),
     ]

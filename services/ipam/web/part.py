@@ -6,6 +6,7 @@ Must not know: HTML, HTTP headers.
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import TYPE_CHECKING, Final
 
@@ -40,12 +41,12 @@ class StatusPage:
     """Shows one allocator's caches."""
 
     def __init__(self, caches: Caches, settings: IpamSettings, clock: Clock, replica: str | None = None) -> None:
-        """`replica`: how this process is called, its host's name if not given."""
+        """`replica`: how this process is called; if not given the name of its pod, which is that of its host."""
         self._reader = Reader(caches)
         self._surveyor = Surveyor(self._reader, clock)
         self._settings = settings
         self._clock = clock
-        self._replica = replica or socket.gethostname()
+        self._replica = replica or os.environ.get("HOSTNAME") or socket.gethostname()
         self._history = History(clock.now().timestamp())
         self._leading = False
         self.server = WebServer(self.show, clock, {host.lower() for host in settings.web_host})

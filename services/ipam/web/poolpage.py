@@ -50,11 +50,11 @@ def pool_content(scene: Scene, page: PoolPage, window: Interval | None, start: s
 def _numbers(page: PoolPage) -> Markup:
     line, counts = page.line, page.line.counts
     tiles = [
-        ("Free", grouped(counts.free), f"of {grouped(counts.total)}", "bad" if not counts.free else ""),
+        ("Free", grouped(line.free), f"of {grouped(line.total)}", "bad" if not line.free else ""),
         (
             "Held",
             grouped(counts.used),
-            f"{percent(counts.used / counts.total) if counts.total else '-'} of the pool",
+            f"{percent(counts.used / line.total) if line.total else '-'} of the pool",
             "",
         ),
         ("Reserved", grouped(counts.reserved), "by administrators and preAllocations", ""),
@@ -78,7 +78,7 @@ def _numbers(page: PoolPage) -> Markup:
                 ),
                 class_="tiles",
             ),
-            charts.bar(counts),
+            charts.bar(line),
         )
     )
 
@@ -103,8 +103,14 @@ def _map(page: PoolPage, window: Interval | None) -> Markup:
         "section",
         element("h2", "Map", id="map"),
         where,
-        *(_chart(chart, path) for chart in survey.charts),
-        legend(seen) if survey.charts else element("p", "The pool has no addresses.", class_="summary"),
+        element(
+            "div",
+            element("div", *(_chart(chart, path) for chart in survey.charts)),
+            legend(seen),
+            class_="map-and-legend",
+        )
+        if survey.charts
+        else element("p", "The pool has no addresses.", class_="summary"),
         aria_labelledby="map",
     )
 
@@ -202,7 +208,7 @@ def _over_time(scene: Scene, page: PoolPage, hours: int) -> Markup:
         "section",
         element("h2", "Over time", id="over-time"),
         element("p", joined(choices, " · "), class_="choices"),
-        charts.fill(page.samples, scene.now, began, hours),
+        element("div", charts.fill(page.samples, scene.now, began, hours), class_="wide"),
         element(
             "p",
             "Held, reserved and cooling addresses one above the other; the dashed line is all that the pool has, the "

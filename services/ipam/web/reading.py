@@ -49,8 +49,9 @@ async def gently(items: Iterable[T]) -> AsyncIterator[T]:
 
 
 class _Unserved(NamedTuple):
-    """A claim in the order of its age; compares by that."""
+    """A claim in the order in which it is shown: those that wait first, then by age."""
 
+    deleting: bool
     created: str
     arrival: int
     key: ClaimKey
@@ -123,11 +124,15 @@ class Reader:
         obj, state = self._caches.pool(key), self._ledger.pools.get(key)
         if obj is None or state is None:
             return None
+        counts = state.counts(now.timestamp())
+        total = state.space.total
         return PoolLine(
             key=key,
             domain=state.domain,
             ranges=state.space.describe(),
-            counts=state.counts(now.timestamp()),
+            total=total,
+            free=total - counts.used - counts.reserved - counts.cooling,
+            counts=counts,
             available=state.available,
             conditions=_conditions(obj),
             paused=claimfacts.pool_paused(self._caches, obj),
@@ -154,7 +159,7 @@ class Reader:
                 else:
                     waiting += 1
                 if shown:
-                    oldest.append(_Unserved(*self._caches.age(key, obj), key, pool))
+                    oldest.append(_Unserved(obj.deleting, *self._caches.age(key, obj), key, pool))
                     if len(oldest) > 4 * shown:
                         oldest = heapq.nsmallest(shown, oldest)
         return _Numbers(waiting, returning, oldest)
@@ -170,7 +175,7 @@ class Reader:
             except msgspec.ValidationError:
                 continue
             if pool is not None and pool not in self._ledger.pools:
-                yield _Unserved(*self._caches.age(key, obj), key, pool)
+                yield _Unserved(obj.deleting, *self._caches.age(key, obj), key, pool)
 
     def _described(self, items: Iterable[_Unserved]) -> Iterable[Waiting]:
         for item in items:

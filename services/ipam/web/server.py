@@ -91,7 +91,7 @@ class WebServer:
         connection = request.protocol
         assert isinstance(connection, _Connection), "made by _Server"
         connection.asked()
-        headers = dict(policy.HEADERS)
+        headers = {**policy.HEADERS, "Server": "groundwork"}
         if not policy.answers(request.headers.get("Host", ""), self._hosts):
             text = "This page is not served under that name. Add it with --web-host, or use an address or localhost."
             page = _error(HTTPStatus.MISDIRECTED_REQUEST, text)

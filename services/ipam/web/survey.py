@@ -13,6 +13,7 @@ import heapq
 import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
+from services.ipam import intervals
 from services.ipam.web import maps
 from services.ipam.web.facts import Chart, Survey
 from services.ipam.web.reading import gently
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 ENTRIES = 200
 SMALL_ROWS = 16
 """Rows of the maps in the overview."""
+_SMALL_TAKEN_ROWS = 4
 _REST = 20.0
 """A small map is kept for this many times the seconds that making it took: all of them cost 5 % of a core at most."""
 
@@ -75,8 +77,8 @@ class Surveyor:
                 if len(page) > 4 * ENTRIES:
                     page = _lowest(page)
         page = _lowest(page)
-        charts = await self._charts(state, now, layouts, tallies)
-        charts += [await self._exact(state, now, layout) for layout in _taken_rows(tallies, rows)]
+        charts = [await self._exact(state, now, layout) for layout in _taken_rows(tallies, rows, maps.TAKEN_ROWS)]
+        charts += await self._charts(state, now, layouts, tallies)
         if strays:
             charts.append(await self._exact(state, now, maps.exact(strays, maps.TAKEN_ROWS)))
         entries = tuple(self._reader.entry(state, at, what) for at, what in page)
@@ -92,10 +94,15 @@ class Surveyor:
         if known is not None and known.space is state.space and began < known.until:
             return known.charts
         tallies = [maps.Tally(layout) for layout in layouts if layout.shift]
+        rows: set[int] = set()
         async for at, what in self._taken(state, now, None):
+            rows.add(at >> maps.ROW_BITS << maps.ROW_BITS)
             for tally in tallies:
                 tally.take(at, what)
-        charts = tuple(await self._charts(state, now, layouts, tallies))
+        taken = [await self._exact(state, now, layout) for layout in _taken_rows(tallies, rows, _SMALL_TAKEN_ROWS)]
+        # Of IPv6 a coarse map says nothing: all that is held is in one cell of it.
+        coarse = [layout for layout in layouts if not (layout.shift and intervals.is_v6(layout.rows[0]) and taken)]
+        charts = (*taken, *await self._charts(state, now, coarse, tallies))
         ended = self._clock.monotonic()
         self._small[state.key] = _Small(state.space, ended + _REST * (ended - began), charts)
         for key in set(self._small).difference(self._reader.pool_keys()):
@@ -157,9 +164,6 @@ def _lowest(page: list[tuple[int, State]]) -> list[tuple[int, State]]:
     return heapq.nsmallest(ENTRIES, page, key=lambda item: item[0])
 
 
-def _taken_rows(tallies: list[maps.Tally], rows: set[int]) -> list[Layout]:
+def _taken_rows(tallies: list[maps.Tally], rows: set[int], most: int) -> list[Layout]:
     """The first rows of single addresses in which something is taken, for what a coarse map does not tell apart."""
-    if not tallies or not rows:
-        return []
-    first = heapq.nsmallest(maps.TAKEN_ROWS, rows)
-    return [maps.Layout(0, tuple(first))]
+    return [maps.exact(rows, most)] if tallies and rows else []

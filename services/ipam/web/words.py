@@ -25,7 +25,7 @@ _TWO_UNITS_BELOW = 10
 
 def grouped(number: int) -> str:
     """Return a count with its digits in groups; a very large one as 1.8e19, since nobody counts its digits."""
-    if number >= MAX_INT64:
+    if number == MAX_INT64:  # saturated: at least so many
         return "over 9e18"
     if number >= _MILLION * _MILLION:
         digits = len(str(number)) - 1
