@@ -60,11 +60,18 @@ _AGAIN_SECONDS: Final = 1.0
 _LONGEST_WAIT: Final = 3600.0
 _TLS_SECRET: Final = "kubernetes.io/tls"  # noqa: S105 - the type of Secret
 _LOG: Final = log.get("certs")
+_TAKEN: Final = tuple((step.value,) for step in Step if step is not Step.WAIT)
 _STEPS = metrics.counter(
-    "groundwork_webhook_certificate_steps_total", "Steps of self-managed certificates that were carried out.", ("step",)
+    "groundwork_webhook_certificate_steps_total",
+    "Steps of self-managed certificates that were carried out.",
+    ("step",),
+    known=_TAKEN,
 )
 _FAILURES = metrics.counter(
-    "groundwork_webhook_certificate_step_failures_total", "Steps of self-managed certificates that failed.", ("step",)
+    "groundwork_webhook_certificate_step_failures_total",
+    "Steps of self-managed certificates that failed.",
+    ("step",),
+    known=_TAKEN,
 )
 _PUBLISHED = metrics.gauge(
     "groundwork_webhook_ca_published",

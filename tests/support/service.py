@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support import accounts
 from tests.support.waiting import blocking_until
 from tools.process import Daemon
 
@@ -22,17 +23,22 @@ _SHOWN_CHARACTERS = 20_000
 
 
 class ServiceProcess:
-    """`python -m <module>` against one cluster; `flags` are added to its command line. Subclasses name the module."""
+    """`python -m <module>` against one cluster; `flags` are added to its command line. Subclasses name the module.
+
+    With an administrator's kubeconfig it runs under its account of the chart.
+    """
 
     module = ""
 
     def __init__(self, folder, kubeconfig, *flags):
         self._daemon = Daemon(self.module.rpartition(".")[2], folder)
+        component = self.module.rpartition(".")[2].replace("_", "-")
+        account = accounts.for_service(kubeconfig, component, *flags)
         self._command = [
             sys.executable,
             "-m",
             self.module,
-            f"--kubeconfig={kubeconfig}",
+            f"--kubeconfig={account}",
             "--bind-address=127.0.0.1:0",
             "--no-leader-election",
             "--log-format=json",
@@ -64,6 +70,11 @@ class ServiceProcess:
     def pid(self):
         """Its process id, None when it does not run."""
         return self._daemon.pid
+
+    @property
+    def address(self):
+        """Where it shows probes and metrics, as host:port."""
+        return self._address
 
     def stop(self):
         self._daemon.stop()
