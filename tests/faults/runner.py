@@ -133,9 +133,13 @@ class Run:
     async def _until(self, wrong, when):
         """Wait until nothing is wrong any more."""
         end = time.monotonic() + self._patience
+        before = None
         while True:
             self._check_doubles()
             found = await wrong()
+            if found != before:
+                _LOG.warning("after %s still wrong: %s", when, found[:3])
+                before = found
             if not found:
                 return
             if time.monotonic() > end:

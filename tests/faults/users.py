@@ -192,7 +192,15 @@ class Users:
         await self._create(_V.machines, manifest(_V.machines, name, place, machine, labels=labels))
         data = {"value": base64.b64encode(f"#cloud-config\nruncmd: [kubeadm join {name}]\n".encode()).decode()}
         await self._create(_SECRETS, {**manifest(_SECRETS, f"{name}-boot", place), "data": data})
+        await self._insist(lambda: self._owned(place, name))
         self.wishes["machines"][place, name] = defaulted["spec"]
+
+    async def _owned(self, place, name):
+        """Cluster API has tied the two together: nobody deletes a Machine before that."""
+        machine = await self.kube.get(_V.machines, name, place)
+        infra = await self.kube.get(_V.vsphere_machines, name, place)
+        if not machine["metadata"].get("finalizers") or not infra["metadata"].get("ownerReferences"):
+            raise TimeoutError(f"Cluster API has not seen {place}/{name}")
 
     async def _any_pod(self):
         gone = self._one_goes(self.wishes["pods"], MOST["pod"])
