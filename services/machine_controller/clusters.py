@@ -10,6 +10,7 @@ Source: the InfraCluster contract of the Cluster API book; CAPV v1.16 controller
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from services.machine_controller import api, contract, render
@@ -40,6 +41,8 @@ WAITING_FOR_ZONES = "WaitingForFailureDomainStatus"
 PAUSED = "Paused"
 DELETING = "Deleting"
 AGAIN_SECONDS = 60.0
+"""Between two looks while nothing changes; also the longest pause between two tries of a vCenter that fails."""
+_FIRST_PAUSE_SECONDS = 1.0
 
 
 class Verdict(NamedTuple):
@@ -77,11 +80,14 @@ class ClusterReconciler:
         self._clock = clock
         self._taken = taken
         self._held_by_zones = held_by_zones
+        self._failures: Counter[ObjectKey] = Counter()
+        """Of each cluster's vCenter, in a row."""
 
     async def reconcile(self, key: ObjectKey) -> Result | None:
         """Bring one VSphereCluster up to date."""
         cluster = self._caches.stores.clusters.get(key)
         if cluster is None or not self._taken(cluster):
+            del self._failures[key]
             return None
         capi_cluster = self._caches.capi_cluster_of(cluster)
         if contract.is_paused(cluster, capi_cluster):
@@ -98,7 +104,13 @@ class ClusterReconciler:
         if verdict is None:
             return None  # its Secret is being read
         await self._write_status(cluster, verdict)
-        return Result(AGAIN_SECONDS)
+        if not verdict.trouble:
+            del self._failures[key]
+            return Result(AGAIN_SECONDS)
+        # Nothing tells when vCenter is back, and a new cluster's machines wait for this.
+        pause = min(AGAIN_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(self._failures[key], 10))
+        self._failures[key] += 1
+        return Result(pause)
 
     async def _verdict(self, cluster: KubeObject, capi_cluster: KubeObject) -> Verdict | None:
         spec = view(cluster.spec, api.VSphereClusterSpec)

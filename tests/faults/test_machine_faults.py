@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from services.machine_controller import decide
+from services.machine_controller.api import VSPHERE_CLUSTERS
 from services.machine_controller.vsphere import vms
 from tests.support.capv_witness import Cutting
 from tests.support.kube import Kube, eventually
@@ -83,6 +84,24 @@ async def test_vcenter_restarts_while_machines_are_made(site, sim):
     await site.provisioned(*names)
     await site.sound()
     assert sorted(site.own_vms()) == names
+
+
+async def test_a_cluster_is_ready_soon_after_its_vcenter_is_back(site, sim):
+    """Well before the look that is taken once a minute anyhow, since the first machines wait for it."""
+    sim.down()
+    try:
+        await site.cluster("late")
+        row = await eventually(lambda: available(site, "late"))
+        assert row["status"] == "False"
+    finally:
+        sim.up()
+    await eventually(lambda: available(site, "late"), lambda row: row["status"] == "True", within=40)
+
+
+async def available(site, name):
+    """The condition of a VSphereCluster that tells of its vCenter."""
+    obj = await site.kube.get(VSPHERE_CLUSTERS, name, site.namespace)
+    return condition(obj, "VCenterAvailable")
 
 
 async def test_sessions_expire_while_machines_are_made(site, sim):

@@ -212,7 +212,11 @@ class Site:
         return await self.kube.get(api.VSPHERE_MACHINES, name, self.namespace)
 
     async def provisioned(self, *names):
-        """Wait until machines are ready; return their VSphereMachines, of one machine or a list of all's."""
+        """Wait until machines are ready; return their VSphereMachines, of one machine or a list of all's.
+
+        A simulated vCenter goes on with the long poll of a session that has expired: what it would have told is heard
+        when the poll is over, up to a minute later.
+        """
         found = [
             await eventually(
                 lambda name=name: self.vsphere_machine(name),
@@ -220,6 +224,7 @@ class Site:
                     obj.get("status", {}).get("initialization", {}).get("provisioned")
                     and condition(obj, "Ready")["status"] == "True"
                 ),
+                within=180,
             )
             for name in names
         ]
