@@ -189,12 +189,14 @@ async def _together(on: Stage, client: Client, integrator: Party, prefix: str, c
             "allocator_rate": count / (max(allocated) - min(claimed)),
             "p50": statistics.median(latencies),
             "p99": latencies[min(count - 1, int(0.99 * count))],
-            "calls": sum(asked.by_method.values()) / count,
+            "calls": asked.calls / count,
+            "bytes": asked.bytes / count,
             "by_method": {method: number / count for method, number in sorted(asked.by_method.items()) if number},
             "refused": asked.refused,
             "lists": asked.lists,
             "cpu_ms": {name: 1000 * seconds / count for name, seconds in cpu.items()},
             "rss_peak": integrator.rss(peak=True),
+            "ready_seconds": await asyncio.to_thread(integrator.restart),
         }
         await load.each(names, lambda name: client.delete(_VSPHERE_MACHINES, name, NAMESPACE))
         await observer.wait(observer.released, names, "released")

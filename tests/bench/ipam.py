@@ -85,13 +85,15 @@ async def _throughput(on: Stage, party: Party, count: int, pace: float | None) -
         }
         await _verify(client, count + _WARM_UP)
         if party.name == "allocator" and pace is None:
+            result["rss_peak"] = party.rss(peak=True)
+            result["ready_seconds"] = await asyncio.to_thread(party.restart)
             with _measured(on, party, count) as measured:
                 await load.delete(client, wanted)
                 await observer.wait(observer.gone, names, "released")
             first, last = min(observer.leaving[name] for name in names), max(observer.gone[name] for name in names)
             result["release"] = {**measured, "seconds": last - first, "rate": count / (last - first)}
             await _verify(client, _WARM_UP)
-        result["rss_peak"] = party.rss(peak=True)
+        result.setdefault("rss_peak", party.rss(peak=True))
     return result
 
 
@@ -106,6 +108,8 @@ def _measured(on: Stage, party: Party, count: int) -> Iterator[dict[str, Any]]:
     asked = party.requests().since(before)
     figures["writes"] = asked.writes / count
     figures["by_method"] = {method: number / count for method, number in sorted(asked.by_method.items()) if number}
+    figures["calls"] = asked.calls / count
+    figures["bytes"] = asked.bytes / count
     figures["lists"] = asked.lists / count
     figures["refused"] = asked.refused
     figures["cpu_ms"] = {name: 1000 * seconds / count for name, seconds in used.items()}

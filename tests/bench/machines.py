@@ -133,6 +133,8 @@ async def _measure(on: Any, party: Party, sim: Vcsim, count: int) -> dict[str, A
         seconds = max(seen.bound[n] for n in names) - min(seen.seen[n] for n in names)
         await _verify(client, sim, [*warm, *names], at_first)
         say(f"    made: {count / seconds:.1f}/s")
+        rss, lag = party.rss(peak=True), _lag(party)
+        ready = await asyncio.to_thread(party.restart)
         started, before_end = time.perf_counter(), party.requests()
         sim.forget_stats()
         await load.each([*names, *warm], lambda name: client.delete(api.VSPHERE_MACHINES, name, NAMESPACE))
@@ -141,7 +143,6 @@ async def _measure(on: Any, party: Party, sim: Vcsim, count: int) -> dict[str, A
         deleted = (count + _WARM_UP) / (time.perf_counter() - started)
         if sim.vms() != at_first:
             raise BenchError("VMs are left in vCenter")
-        lag = _lag(party)
     return {
         "machines": count,
         "rate": count / seconds,
@@ -153,13 +154,15 @@ async def _measure(on: Any, party: Party, sim: Vcsim, count: int) -> dict[str, A
         "sessions": made["sessions"],
         "connections": made["peakConnections"],
         "in_flight": made["peakInFlight"],
-        "api_calls": sum(asked.by_method.values()) / count,
-        "api_calls_deleting": sum(ending.by_method.values()) / (count + _WARM_UP),
+        "api_calls": asked.calls / count,
+        "api_bytes": asked.bytes / count,
+        "api_calls_deleting": ending.calls / (count + _WARM_UP),
         "refused": asked.refused,
         "threads_before": threads_before,
         "threads_peak": threads.peak,
         "cpu_ms": 1000 * cpu["process"] / count,
-        "rss_peak": party.rss(peak=True),
+        "rss_peak": rss,
+        "ready_seconds": ready,
         "deleted_rate": deleted,
         "lag": lag,
     }

@@ -32,6 +32,7 @@ MODULES = {
 }
 _TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 _READY_SECONDS = 120.0
+_BYTES = ("groundwork_client_sent_bytes_total", "groundwork_client_received_bytes_total")
 _WRITES = ("POST", "PUT", "PATCH", "DELETE")
 
 
@@ -54,6 +55,12 @@ class Requests(NamedTuple):
     refused: float
     """Answers with a status of 400 and above, or none at all."""
     lists: float
+    bytes: float = 0.0
+    """Of bodies, sent and received, watches included."""
+
+    @property
+    def calls(self) -> float:
+        return sum(self.by_method.values())
 
     @property
     def writes(self) -> float:
@@ -62,7 +69,9 @@ class Requests(NamedTuple):
     def since(self, earlier: Requests) -> Requests:
         """The difference."""
         by_method = {method: count - earlier.by_method.get(method, 0.0) for method, count in self.by_method.items()}
-        return Requests(by_method, self.refused - earlier.refused, self.lists - earlier.lists)
+        return Requests(
+            by_method, self.refused - earlier.refused, self.lists - earlier.lists, self.bytes - earlier.bytes
+        )
 
 
 class Party:
@@ -109,6 +118,14 @@ class Party:
                 raise BenchError(f"{self.name} did not stop; the end of its log:\n{self._daemon.tail()}")
             time.sleep(0.02)
 
+    def restart(self) -> float:
+        """Stop it, start it anew and return the seconds until it is ready."""
+        self.stop()
+        started = time.perf_counter()
+        self.start()
+        self.wait_ready()
+        return time.perf_counter() - started
+
     def wait_ready(self) -> None:
         """Return when /readyz says ok."""
         deadline = time.monotonic() + _READY_SECONDS
@@ -126,7 +143,7 @@ class Party:
     def requests(self) -> Requests:
         """What it has asked of the API server so far."""
         by_method: dict[str, float] = {}
-        refused = lists = 0.0
+        refused = lists = moved = 0.0
         for family in text_string_to_metric_families(self._get("/metrics")[1].decode()):
             for sample in family.samples:
                 if sample.name == "rest_client_requests_total":
@@ -135,7 +152,9 @@ class Party:
                     refused += 0.0 if code.isdecimal() and int(code) < http.client.BAD_REQUEST else sample.value
                 elif sample.name == "groundwork_reflector_lists_total":
                     lists += sample.value
-        return Requests(by_method, refused, lists)
+                elif sample.name in _BYTES:
+                    moved += sample.value
+        return Requests(by_method, refused, lists, moved)
 
     def page(self, path: str) -> str:
         """What it serves at a path of its probes and metrics."""

@@ -8,6 +8,7 @@ that did not get its preset, or got it where nobody was to be asked, is a BenchE
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import ssl
 import statistics
@@ -148,7 +149,12 @@ async def _served(on: Stage, webhook: Webhook) -> dict[str, float]:
         for field in ("generation", "resourceVersion", "uid"):
             del preset["metadata"][field]
     on.cluster.apply(*presets)
-    body = _review(0, NAMESPACE)
+    return await reviewed(on, webhook, [review(0, NAMESPACE)], SERVED)
+
+
+async def reviewed(on: Stage, webhook: Webhook, bodies: Sequence[bytes], count: int) -> dict[str, float]:
+    """Send `count` reviews over connections that stay; each has to get a patch."""
+    bodies_in_turn = itertools.cycle(bodies)
     context = ssl.create_default_context(cafile=webhook.ca)
     latencies: list[float] = []
 
@@ -157,6 +163,7 @@ async def _served(on: Stage, webhook: Webhook) -> dict[str, float]:
         async def send(count: int) -> None:
             for _ in range(count):
                 began = time.perf_counter()
+                body = next(bodies_in_turn)
                 async with session.post(webhook.url, data=body, headers={"Content-Type": "application/json"}) as answer:
                     if b"JSONPatch" not in await answer.read():
                         raise BenchError("a review got no patch")
@@ -170,14 +177,14 @@ async def _served(on: Stage, webhook: Webhook) -> dict[str, float]:
         began = time.perf_counter()
         async with asyncio.TaskGroup() as group:
             for _ in range(IN_FLIGHT):
-                group.create_task(send(SERVED // IN_FLIGHT))
+                group.create_task(send(count // IN_FLIGHT))
         seconds = time.perf_counter() - began
     used, others = usage.so_far()
     return {
         "rate": len(latencies) / seconds,
         "cpu_ms": 1000 * used["webhook"] / len(latencies),
         "p50": statistics.median(latencies),
-        "p99": _percentile(latencies, 0.99),
+        "p99": percentile(latencies, 0.99),
         "others": others,
     }
 
@@ -221,7 +228,7 @@ async def _create(on: Stage, webhook: Webhook, client: Client, count: int, *, in
     return {
         "rate": count / seconds,
         "p50": statistics.median(latencies),
-        "p99": _percentile(latencies, 0.99),
+        "p99": percentile(latencies, 0.99),
         "webhook_ms": 1000 * used["webhook"] / count,
         "server_ms": 1000 * used["server"] / count,
         "bench_ms": 1000 * used["bench"] / count,
@@ -237,14 +244,14 @@ def handler() -> list[dict[str, Any]]:
     cases = (
         ("5 presets for each pod", [proxy(f"p{n}", "", n) for n in range(5)], 1),
         ("50 presets for each pod", [proxy(f"p{n}", "", n) for n in range(50)], 1),
-        ("10 presets, 2 for each pod", _spread(10, 2), 2),
-        ("1,000 presets in 200 namespaces, 2 for each pod", _spread(1000, 200), 200),
+        ("10 presets, 2 for each pod", spread(10, 2), 2),
+        ("1,000 presets in 200 namespaces, 2 for each pod", spread(1000, 200), 200),
     )
     with step("the handler alone"):
         return [{"case": case, **_time(presets, namespaces)} for case, presets, namespaces in cases]
 
 
-def _spread(count: int, namespaces: int) -> list[dict[str, Any]]:
+def spread(count: int, namespaces: int) -> list[dict[str, Any]]:
     """`count` presets over namespaces; of those of one namespace two match, whatever their number."""
     made = [proxy(f"p{n}", f"ns-{n % namespaces}", n) for n in range(count)]
     for number, preset in enumerate(made):
@@ -259,7 +266,7 @@ def _time(presets: Sequence[dict[str, Any]], namespaces: int) -> dict[str, float
         objects = [decode(json.dumps(p).encode(), KubeObject) for p in presets if p["kind"] == kind]
         store.replace(objects, "1")
     reviewer = Reviewer(caches, None)
-    bodies = [_review(number, f"ns-{number % namespaces}") for number in range(max(200, namespaces))]
+    bodies = [review(number, f"ns-{number % namespaces}") for number in range(max(200, namespaces))]
     for body in bodies:
         if b"JSONPatch" not in _answer(reviewer, body):
             raise BenchError("a pod got no preset")
@@ -272,14 +279,14 @@ def _time(presets: Sequence[dict[str, Any]], namespaces: int) -> dict[str, float
         walls.append(time.perf_counter_ns() - began)
     return {
         "p50_ms": statistics.median(walls) / 1e6,
-        "p99_ms": _percentile(walls, 0.99) / 1e6,
+        "p99_ms": percentile(walls, 0.99) / 1e6,
         "cpu_p50_ms": statistics.median(cpus) / 1e6,
-        "cpu_p99_ms": _percentile(cpus, 0.99) / 1e6,
+        "cpu_p99_ms": percentile(cpus, 0.99) / 1e6,
         "cpu_ms": statistics.fmean(cpus) / 1e6,
     }
 
 
-def _percentile(values: Sequence[float], share: float) -> float:
+def percentile(values: Sequence[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
@@ -289,7 +296,7 @@ def _answer(reviewer: Reviewer, body: bytes) -> bytes:
     return admission.encode(request.uid, reviewer(request))
 
 
-def _review(number: int, namespace: str) -> bytes:
+def review(number: int, namespace: str) -> bytes:
     request = {
         "uid": f"uid-{number}",
         "kind": {"group": "", "version": "v1", "kind": "Pod"},

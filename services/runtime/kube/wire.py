@@ -44,6 +44,13 @@ DURATION = metrics.histogram(
     ("verb",),
     buckets=(0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0),
 )
+_SENT = metrics.counter("groundwork_client_sent_bytes_total", "Bytes of the bodies of requests to the API server.")
+_RECEIVED = metrics.counter(
+    "groundwork_client_received_bytes_total",
+    "Bytes of the bodies of the API server's answers, decompressed: call, or watch.",
+    ("kind",),
+)
+_RECEIVED_CALL, _RECEIVED_WATCH = _RECEIVED.labels("call").inc, _RECEIVED.labels("watch").inc
 
 
 class Wire:
@@ -86,12 +93,14 @@ class Wire:
     ) -> bytes:
         """Carry out one exchange; `path` is encoded already and includes the query. Raises KubeError."""
         limit = self._limit(self.timeout if timeout is None else timeout)
+        _SENT.inc(len(body or b""))
         started = time.perf_counter()
         response = await self._request(
             method, path, body, content_type=content_type, accept=accept, limit=limit, extra=extra
         )
         try:
             content = await response.read()
+            _RECEIVED_CALL(len(content))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _failure(error, method, path) from error
         self._observe(method, time.perf_counter() - started)
@@ -120,6 +129,7 @@ class Wire:
                 opened()
             parts: list[bytes] = []
             while chunk := await response.content.readany():
+                _RECEIVED_WATCH(len(chunk))
                 head, *rest = chunk.split(b"\n")
                 parts.append(head)
                 if not rest:
