@@ -52,6 +52,7 @@ _PROGRESS_SECONDS: Final = 2.0
 _HEARTBEAT_SECONDS: Final = 0.5
 _BLOCKED_SECONDS: Final = 1.0
 _LOG: Final = log.get("manager")
+_TASKS = metrics.gauge("groundwork_event_loop_tasks", "Tasks of the event loop; grows without end where one is leaked.")
 _LAG = metrics.histogram(
     "groundwork_event_loop_lag_seconds",
     "How late a timer of the event loop was; what blocks the loop delays probes, watches and lease renewal alike.",
@@ -288,6 +289,7 @@ class Manager:
             await self._clock.sleep(_HEARTBEAT_SECONDS)
             lag = max(0.0, self._clock.monotonic() - due)
             _LAG.observe(lag)
+            _TASKS.set(len(asyncio.all_tasks()))
             if lag > _BLOCKED_SECONDS:
                 _LOG.warning("The event loop was blocked", seconds=round(lag, 3))
 

@@ -215,18 +215,21 @@ async def run(faults, seed, folder, *, patience, having):
     """Make the faults on an estate of their own; `(report, what was wrong or None)`."""
     async with Estate.running(folder, seed, having) as estate:
         made = Run(estate, faults, seed, patience=patience)
-        wrong = []
+        wrong = None
         try:
             await made.go()
         except* Broken as group:
             made.keep(Path(folder))
-            wrong += [str(error) for error in _leaves(group)]
-        return made.report(), "\n".join(wrong) or None
+            wrong = first_broken(group)
+        return made.report(), wrong
 
 
-def _leaves(group):
-    for error in group.exceptions:
-        yield from _leaves(error) if isinstance(error, BaseExceptionGroup) else (error,)
+def first_broken(group):
+    """The text of the first Broken in a group of exceptions."""
+    error = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error)
 
 
 def _arguments(arguments):

@@ -545,5 +545,6 @@ def test_a_blocked_event_loop_is_measured_and_logged(logged):
     before = metrics.REGISTRY.get_sample_value(total)
     scenario()
     assert metrics.REGISTRY.get_sample_value(total) - before == pytest.approx(3.0, abs=0.11)
+    assert metrics.REGISTRY.get_sample_value("groundwork_event_loop_tasks") >= 1
     (record,) = logged()
     assert record["msg"] == "The event loop was blocked"
