@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -66,18 +66,10 @@ class _Machines(Observer):
             tasks = []
             for resource, note in ((_VSPHERE_MACHINES, self._note), (_CLAIMS, self._note_claim)):
                 version = (await self._client.list(resource, NAMESPACE)).resource_version
-                tasks.append(group.create_task(self._follow(resource, version, note)))
+                tasks.append(group.create_task(load.follow(self._client, resource, version, note)))
             yield self
             for task in tasks:
                 task.cancel()
-
-    async def _follow(self, resource: Any, version: str, note: Any) -> None:
-        events = self._client.watch(resource, NAMESPACE, resource_version=version, timeout_seconds=7200)
-        async with aclosing(events):
-            async for event in events:
-                if event.type != "BOOKMARK":
-                    note(event)
-        raise BenchError(f"the watch of {resource} ended")
 
     def _note(self, event: WatchEvent) -> None:
         now = time.perf_counter()

@@ -8,6 +8,7 @@ Invariants: nothing here depends on who serves the claims. Times are of one cloc
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -15,13 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from msgspec import Struct
 
 from services.ipam import api
-from services.runtime.kube.objects import KubeObject, ObjectMeta, decoder, raw
+from services.runtime.kube.errors import Gone
+from services.runtime.kube.objects import KubeObject, ObjectMeta, WatchEvent, decoder, raw
 from tools.progress import say
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
-    from services.runtime.kube.objects import WatchEvent
     from services.runtime.kube.resource import Resource
     from services.runtime.kube.transport import Client
 
@@ -129,6 +130,25 @@ async def delete(client: Client, wanted: Iterable[Claim]) -> None:
     await each(wanted, lambda claim: client.delete(claim.resource, claim.name, NAMESPACE))
 
 
+async def follow(client: Client, resource: Resource, version: str, note: Callable[[WatchEvent], None]) -> None:
+    """Tell `note` each change after a version, for ever.
+
+    The server ends watches when it takes a definition over anew, which on a busy machine is a while after its start,
+    and those of slow readers; what is missed then is told from a list, but for what was deleted meanwhile.
+    """
+    while True:
+        with contextlib.suppress(Gone):
+            events = client.watch(resource, NAMESPACE, resource_version=version, timeout_seconds=7200)
+            async with aclosing(events):
+                async for event in events:
+                    if event.type != "BOOKMARK":
+                        note(event)
+        found = await client.list(resource, NAMESPACE)
+        for obj in found.items:
+            note(WatchEvent("MODIFIED", raw(obj)))
+        version = found.resource_version
+
+
 class Observer:
     """When each claim was first `seen`, `bound`, marked for deletion (`leaving`) and `gone`."""
 
@@ -155,12 +175,7 @@ class Observer:
                 task.cancel()
 
     async def _watch(self, resource: Resource, version: str) -> None:
-        events = self._client.watch(resource, NAMESPACE, resource_version=version, timeout_seconds=7200)
-        async with aclosing(events):
-            async for event in events:
-                if event.type != "BOOKMARK":
-                    self._note(event)
-        raise BenchError(f"the watch of {resource} ended")
+        await follow(self._client, resource, version, self._note)
 
     def _note(self, event: WatchEvent) -> None:
         now = time.perf_counter()
