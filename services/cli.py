@@ -30,6 +30,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
     "ipam": Subcommand("services.ipam.cli.command", "address pools: fill, holders, ledger check, export and import"),
     "podpreset": Subcommand("services.podpreset.cli.command", "presets for pods: what they do, lint, convert, export"),
     "machine": Subcommand("services.machine_controller.cli.command", "machines on vSphere: kube-vip, failure domains"),
+    "doctor": Subcommand("services.doctor.command", "check an installation, and say what to do where it is wrong"),
     "completion": Subcommand("services.completion.command", "print a script that completes this command in a shell"),
 }
 COMPLETE = "__complete"

@@ -1,0 +1,749 @@
+"""The checks of `groundwork doctor` on values made by hand: each rule, at its edges, without a cluster."""
+
+from __future__ import annotations
+
+import copy
+import json
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from services import cli
+from services.console import UNUSABLE
+from services.doctor import checks, definitions, finding, objects, rights, show, trial
+from services.doctor.finding import Finding, Level
+from services.doctor.seen import (
+    Books,
+    Denied,
+    Endpoint,
+    Hook,
+    Lease,
+    Provider,
+    Seen,
+    Served,
+    Service,
+    Stale,
+    Trial,
+    Unread,
+    Why,
+)
+from services.podpreset.cli.stale import Reason, StaleRow
+from services.podpreset.cli.whatif import world
+from services.proxyenv.complete import Facts
+from services.runtime import pki
+from services.runtime.kube.objects import KubeObject, ObjectMeta
+from tests.support import chart
+from tests.support.ipam_cli import capi_claim, ip_address, ip_claim, pool, reservation
+
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+OLD = "2026-11-01T11:00:00Z"
+SYSTEM = "groundwork-system"
+DAY = timedelta(days=1)
+DENIED = Unread("things", Why.FORBIDDEN, "no")
+
+
+def service(component="ipam", **changes):
+    name = f"groundwork-{component}"
+    plain = Service(component, SYSTEM, name, name, replicas=2, available=2, trouble="", flags={})
+    return plain._replace(**changes)
+
+
+def said(check, seen):
+    """What a check says: (level, object, what)."""
+    return [(str(item.level), item.subject, item.what) for item in checks.CHECKS[check].decide(seen)]
+
+
+def levels(check, seen):
+    return [str(item.level) for item in checks.CHECKS[check].decide(seen)]
+
+
+def obj(plain, **meta):
+    plain = {**plain, "metadata": {"creationTimestamp": OLD, "generation": 1, **plain["metadata"], **meta}}
+    return msgspec.json.decode(json.dumps(plain), type=KubeObject)
+
+
+# -- every check ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", checks.CHECKS)
+def test_nothing_is_said_of_what_was_not_read(name):
+    seen = Seen(now=NOW)
+    assert [item for item in checks.CHECKS[name].decide(seen) if item.level is not Level.INFO] == []
+
+
+@pytest.mark.parametrize("name", checks.CHECKS)
+def test_a_check_needs_only_parts_that_there_are(name):
+    assert set(checks.CHECKS[name].needs) <= set(Seen._fields)
+
+
+def test_what_could_not_be_read_is_said_whatever_was_chosen():
+    unread = (DENIED, Unread("pods.v1", Why.TOO_MANY, "there are 9"), Unread("x", Why.FAILED, "503"))
+    found = checks.run(Seen(now=NOW, unread=unread), [])
+    assert [(str(item.level), item.check, item.subject) for item in found] == [
+        ("info", "access", "pods.v1"),
+        ("warning", "access", "things"),
+        ("warning", "access", "x"),
+    ]
+    assert all(item.action for item in found)
+
+
+# -- definitions ---------------------------------------------------------------------------------------------------
+
+SHIPPED = definitions.shipped()
+NAMES = [each["metadata"]["name"] for each in SHIPPED]
+POOLS = "ippools.ipam.metal3.io"
+
+
+def installed(**changes):
+    """Our definitions as a cluster has them, one of them changed by a function."""
+    found = {}
+    for each in SHIPPED:
+        mine = copy.deepcopy(each)
+        conditions = [{"type": name, "status": "True"} for name in ("NamesAccepted", "Established")]
+        stored = [version["name"] for version in mine["spec"]["versions"] if version["storage"]]
+        mine["status"] = {"conditions": conditions, "storedVersions": stored}
+        found[mine["metadata"]["name"]] = mine
+    for name, change in changes.items():
+        found[name] = change(found[name])
+    return found
+
+
+def fields(crd):
+    return crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+
+
+def changing(change):
+    def changed(crd):
+        change(crd)
+        return crd
+
+    return changed
+
+
+CHANGES = {
+    "it is gone": (lambda _: None, "error", "it is not installed"),
+    "it is not established": (
+        changing(lambda crd: crd["status"].update(conditions=[{"type": "NamesAccepted", "status": "True"}])),
+        "error",
+        "it is not Established",
+    ),
+    "its names are taken": (
+        changing(
+            lambda crd: crd["status"].update(
+                conditions=[{"type": "NamesAccepted", "status": "False", "message": "ippool is in use"}]
+            )
+        ),
+        "error",
+        "ippool is in use",
+    ),
+    "a field is missing": (
+        changing(lambda crd: fields(crd).pop("domain")),
+        "error",
+        "v1alpha1 spec.domain: the field is missing",
+    ),
+    "a field of a list is missing": (
+        changing(lambda crd: fields(crd)["pools"]["items"]["properties"].pop("start")),
+        "error",
+        "v1alpha1 spec.pools[].start: the field is missing",
+    ),
+    "a field is of another type": (
+        changing(lambda crd: fields(crd)["prefix"].update(type="string")),
+        "warning",
+        "v1alpha1 spec.prefix: type: string, should be integer",
+    ),
+    "a field is new": (
+        changing(lambda crd: fields(crd).update(later={"type": "string"})),
+        "warning",
+        "v1alpha1 spec.later: a field that this version does not have",
+    ),
+    "the version is missing": (
+        changing(lambda crd: crd["spec"]["versions"][0].update(name="v1")),
+        "error",
+        "v1alpha1: the version is missing",
+    ),
+    "the version is not served": (
+        changing(lambda crd: crd["spec"]["versions"][0].update(served=False)),
+        "error",
+        "v1alpha1: the version is not served",
+    ),
+    "the status is a part of the object": (
+        changing(lambda crd: crd["spec"]["versions"][0].pop("subresources")),
+        "error",
+        "the status is no subresource",
+    ),
+    "objects are stored as a version that is gone": (
+        changing(lambda crd: crd["status"].update(storedVersions=["v1alpha0", "v1alpha1"])),
+        "error",
+        "objects are stored as v1alpha0",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_definition_that_differs_is_told_by_field(name):
+    change, level, what = CHANGES[name]
+    seen = Seen(now=NOW, shipped=SHIPPED, installed=installed(**{POOLS: change}), services=[])
+    found = [item for item in said("definitions", seen) if item[0] != "ok"]
+    assert [item[:2] for item in found[:1]] == [(level, f"CustomResourceDefinition {POOLS}")]
+    assert what in found[0][2]
+
+
+def test_texts_and_columns_are_no_difference():
+    def reworded(crd):
+        crd["spec"]["versions"][0]["additionalPrinterColumns"] = []
+        fields(crd)["domain"]["description"] = "another"
+        fields(crd)["domain"]["example"] = "x"
+
+    seen = Seen(now=NOW, shipped=SHIPPED, installed=installed(**{POOLS: changing(reworded)}), services=[])
+    assert levels("definitions", seen) == ["ok"]
+
+
+def test_an_older_stored_version_is_a_note():
+    def older(crd):
+        crd["spec"]["versions"].append({**crd["spec"]["versions"][0], "name": "v1alpha0", "storage": False})
+        crd["status"]["storedVersions"] = ["v1alpha0", "v1alpha1"]
+
+    seen = Seen(now=NOW, shipped=SHIPPED, installed=installed(**{POOLS: changing(older)}), services=[])
+    assert levels("definitions", seen) == ["info", "ok"]
+
+
+def test_the_machines_definitions_count_where_the_machine_controller_runs():
+    found = {name: crd for name, crd in installed().items() if not name.endswith("infrastructure.cluster.x-k8s.io")}
+    missing = dict.fromkeys(set(NAMES) - set(found))
+    seen = Seen(now=NOW, shipped=SHIPPED, installed=found | missing, services=[])
+    assert levels("definitions", seen) == ["ok"]
+    seen = seen._replace(services=[service("machine-controller")])
+    assert levels("definitions", seen).count("error") == len(missing)
+
+
+def test_our_definitions_do_not_differ_from_themselves():
+    assert [difference for crd in SHIPPED for difference in definitions.differences(crd, crd)] == []
+
+
+# -- services, leaders, rights -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("services", "expected"),
+    [
+        ([], ["warning"]),
+        ([service()], ["ok"]),
+        ([service(available=1)], ["warning"]),
+        ([service(available=0, trouble="image cannot be pulled")], ["error"]),
+        ([service(replicas=0, available=0)], ["warning"]),
+        (DENIED, []),
+    ],
+)
+def test_a_deployment_without_its_pods_is_told(services, expected):
+    found = said("services", Seen(now=NOW, services=services))
+    assert [item[0] for item in found] == expected
+    if expected == ["error"]:
+        assert "image cannot be pulled" in found[0][2]
+
+
+def lease(holder="a", ago=5):
+    renewed = None if ago is None else NOW - timedelta(seconds=ago)
+    return Lease(SYSTEM, "groundwork-ipam", holder, renewed)
+
+
+@pytest.mark.parametrize(
+    ("of", "found", "expected"),
+    [
+        ({}, lease(), ["ok"]),
+        ({}, lease(ago=60), ["ok"]),
+        ({}, lease(ago=61), ["error"]),
+        ({}, lease(ago=-30), ["ok"]),  # this machine's clock is behind
+        ({}, lease(holder=""), ["error"]),
+        ({}, lease(ago=None), ["error"]),
+        ({}, None, ["error"]),
+        ({}, DENIED, []),
+        ({"available": 0}, None, []),
+        ({"replicas": 0}, None, []),
+        ({"flags": {"no-leader-election": ("true",)}}, None, []),
+        ({"flags": {"leader-election": ("false",)}}, None, []),
+    ],
+)
+def test_a_service_that_nobody_leads_is_told(of, found, expected):
+    seen = Seen(now=NOW, services=[service(**of)], leases={(SYSTEM, "groundwork-ipam"): found})
+    assert levels("leaders", seen) == expected
+
+
+def test_the_lease_is_where_the_flags_say():
+    assert objects.lease_of(service(flags={"lease-namespace": ("other",)})) == ("other", "groundwork-ipam")
+
+
+def test_what_a_service_lacks_is_told_with_its_account():
+    denied = [Denied("", "ns/sa", f"get thing{place}") for place in range(5)]
+    seen = Seen(now=NOW, services=[service()], denied={f"Deployment {SYSTEM}/groundwork-ipam": denied})
+    ((level, _, what),) = said("rights", seen)
+    assert level == "error"
+    assert what == "ServiceAccount ns/sa may not get thing0, get thing1, get thing2 and 2 more"
+    assert levels("rights", seen._replace(denied={f"Deployment {SYSTEM}/groundwork-ipam": []})) == ["ok"]
+    assert levels("rights", seen._replace(denied={f"Deployment {SYSTEM}/groundwork-ipam": DENIED})) == []
+
+
+@pytest.mark.parametrize("component", chart.COMPONENTS)
+def test_the_rights_that_are_asked_for_are_those_that_the_chart_gives(component):
+    rendering = chart.render({"machineController": {"enabled": True}})
+    read = objects.service(rendering.one("Deployment", component))
+    own, everywhere = (chart.rights(rules) for rules in rendering.rules(component))
+    lacking = []
+    for asked in rights.questions(read):
+        given = everywhere | own if asked.namespace == chart.NAMESPACE else everywhere
+        names = {(asked.group, asked.resource, name, asked.verb) for name in ("", asked.name)}
+        if not names & given:
+            lacking.append(str(asked))
+    assert lacking == []
+
+
+def test_rights_are_asked_for_in_the_namespaces_that_are_watched():
+    asked = set(map(str, rights.questions(service(flags={"watch-namespace": ("a", "b")}))))
+    assert {"update ippools.ipam.metal3.io in a", "update ippools.ipam.metal3.io in b"} <= asked
+    assert "update globalippools.ipam.groundwork.dev" in asked
+    assert "update ippools.ipam.metal3.io" not in asked
+
+
+def test_a_review_names_the_account_and_its_groups():
+    question = rights.Question("update", "ipam.metal3.io", "ippools/status", "a")
+    body = objects.review(question, "system:serviceaccount:ns:sa", "ns")
+    assert body["spec"]["resourceAttributes"] == {
+        "verb": "update",
+        "group": "ipam.metal3.io",
+        "resource": "ippools",
+        "subresource": "status",
+        "namespace": "a",
+    }
+    assert "system:serviceaccounts:ns" in body["spec"]["groups"]
+
+
+# -- reading objects -----------------------------------------------------------------------------------------------
+
+
+def test_a_deployment_is_read_with_its_flags_and_secrets():
+    mount = {"name": "certificates", "mountPath": "/certificates"}
+    container = {
+        "command": ["python", "-m", "services.podpreset"],
+        "args": ["--cert-dir=/certificates", "--watch-namespace", "a", "--watch-namespace=b", "--no-leader-election"],
+        "env": [{"name": "GROUNDWORK_LEASE_NAMESPACE", "value": "other"}, {"name": "X", "value": "1"}],
+        "volumeMounts": [mount, {"name": "tmp", "mountPath": "/tmp"}],
+    }
+    volumes = [{"name": "certificates", "secret": {"secretName": "tls"}}, {"name": "tmp", "emptyDir": {}}]
+    made = {
+        "metadata": {"name": "d", "namespace": "ns", "labels": {objects.COMPONENT: "podpreset"}},
+        "spec": {"template": {"spec": {"containers": [container], "volumes": volumes, "serviceAccountName": "sa"}}},
+        "status": {
+            "conditions": [
+                {"type": "Available", "status": "False", "message": "too few"},
+                {"type": "Progressing", "status": "True", "message": "going on"},
+            ]
+        },
+    }
+    read = objects.service(made)
+    assert (read.namespace, read.name, read.account, read.replicas, read.available) == ("ns", "d", "sa", 1, 0)
+    assert read.trouble == "too few"
+    assert read.flags["watch-namespace"] == ("a", "b")
+    assert read.flag("no-leader-election") == "true"
+    assert read.flag("lease-namespace") == "other"
+    assert objects.secret_of(read) == ("ns", "tls")
+    assert objects.secret_of(read._replace(flags={"cert-secret": ("own",)})) == ("ns", "own")
+    assert objects.secret_of(read._replace(flags={})) == ("ns", "")
+
+
+def test_a_deployment_of_ours_that_is_no_service_is_left_out():
+    assert objects.service({"metadata": {"name": "web", "labels": {objects.COMPONENT: "ipam-web"}}}) is None
+
+
+def test_endpoints_that_do_not_say_count_as_ready():
+    endpoints = [{"conditions": {"ready": True}}, {"conditions": {"ready": False}}, {}, {"conditions": {}}]
+    assert objects.ready([{"endpoints": endpoints}, {"endpoints": None}, {}]) == 3
+
+
+def test_webhooks_of_others_are_not_ours():
+    configuration = {
+        "metadata": {"name": "c"},
+        "webhooks": [
+            {"name": "x.example.com"},
+            {"name": "podpreset.reach.spectrocloud.com", "clientConfig": {"caBundle": "!", "url": "https://x"}},
+        ],
+    }
+    (hook,) = objects.hooks(configuration)
+    assert (hook.policy, hook.bundle, hook.service) == ("Fail", b"", None)
+
+
+# -- the webhook ---------------------------------------------------------------------------------------------------
+
+NAME = "groundwork-podpreset"
+AUTHORITY = pki.make_authority("test", NOW - DAY, timedelta(days=365))
+OTHER = pki.make_authority("other", NOW - DAY, timedelta(days=365))
+
+
+def hook(**changes):
+    plain = Hook(
+        NAME, "podpreset.reach.spectrocloud.com", "Ignore", AUTHORITY.certificate, (SYSTEM, NAME), Endpoint(True, 2)
+    )
+    return plain._replace(**changes)
+
+
+def authority(ends):
+    return pki.make_authority("test", NOW - timedelta(days=30), timedelta(days=30) + ends).certificate
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, [("ok", "it leads to Service")]),
+        ({"service": None, "endpoint": None}, [("ok", "it leads to a URL")]),
+        ({"endpoint": Endpoint(True, None)}, [("ok", "")]),
+        ({"endpoint": DENIED}, [("ok", "")]),
+        ({"endpoint": Endpoint(True, 0)}, [("error", "has no endpoint that is ready: pods are created without")]),
+        ({"endpoint": Endpoint(True, 0), "policy": "Fail"}, [("error", "no pod can be created")]),
+        ({"endpoint": Endpoint(False, 0)}, [("error", "does not exist")]),
+        ({"bundle": b""}, [("error", "is empty")]),
+        ({"bundle": pki._BEGIN + b"x" + pki._END}, [("error", "cannot be read")]),
+        ({"bundle": authority(-DAY)}, [("error", "every CA in its caBundle has expired")]),
+        ({"bundle": authority(-DAY) + AUTHORITY.certificate}, [("ok", "")]),
+        ({"bundle": authority(13 * DAY)}, [("warning", "the CA in its caBundle ends")]),
+        ({"bundle": authority(15 * DAY)}, [("ok", "")]),
+        ({"bundle": b"", "endpoint": Endpoint(True, 0)}, [("error", "is empty"), ("error", "no endpoint")]),
+    ],
+)
+def test_a_webhook_needs_a_valid_authority_and_somebody_behind_it(changes, expected):
+    found = said("webhook", Seen(now=NOW, hooks=[hook(**changes)], services=[service("podpreset")]))
+    assert [item[0] for item in found] == [level for level, _ in expected]
+    assert all(text in item[2] for item, (_, text) in zip(found, expected, strict=True))
+
+
+def test_a_service_that_no_configuration_asks_is_told():
+    assert levels("webhook", Seen(now=NOW, hooks=[], services=[service("podpreset")])) == ["error"]
+    assert levels("webhook", Seen(now=NOW, hooks=[], services=[service("ipam")])) == []
+    assert levels("webhook", Seen(now=NOW, hooks=[], services=DENIED)) == []
+
+
+def leaf(ends=90 * DAY, by=AUTHORITY, name=f"{NAME}.{SYSTEM}.svc"):
+    return pki.issue(by, [name], NOW - DAY, DAY + ends).certificate
+
+
+@pytest.mark.parametrize(
+    ("certificate", "expected"),
+    [
+        (leaf(), [("ok", "is good until")]),
+        (leaf(13 * DAY), [("warning", "should have been renewed")]),
+        (leaf(timedelta(0)), [("error", "has expired")]),
+        (leaf(by=OTHER), [("error", "from no CA in the caBundle")]),
+        (leaf(name="elsewhere"), [("error", f"is not for {NAME}.{SYSTEM}.svc")]),
+        (None, [("error", "there is no tls.crt")]),
+        (b"nonsense", [("error", "no certificate")]),
+    ],
+)
+def test_a_certificate_has_to_be_valid_trusted_and_for_its_name(certificate, expected):
+    served = Served(f"Secret {SYSTEM}/tls", "Deployment", certificate)
+    found = said("certificates", Seen(now=NOW, hooks=[hook()], served=[served, DENIED]))
+    assert [item[0] for item in found] == [level for level, _ in expected]
+    assert all(text in item[2] for item, (_, text) in zip(found, expected, strict=True))
+
+
+def test_a_certificate_that_signs_itself_is_trusted_where_it_is_in_the_bundle():
+    certificate = leaf()
+    seen = Seen(now=NOW, hooks=[hook(bundle=certificate)], served=[Served("Secret x/y", "", certificate)])
+    assert levels("certificates", seen) == ["ok"]
+
+
+def tried(**changes):
+    return Trial("default", "", marked=False, refused="", failed_open=0)._replace(**changes)
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        (tried(), "ok"),
+        (tried(failed_open=1), "error"),
+        (tried(failed_open=None), "info"),
+        (tried(preset="ClusterPodPreset p", marked=True), "ok"),
+        (tried(preset="ClusterPodPreset p"), "error"),
+        (tried(refused='failed calling webhook "podpreset.reach.spectrocloud.com": x'), "error"),
+        (tried(refused="exceeded quota"), "info"),
+    ],
+)
+def test_a_pod_that_is_tried_tells_whether_the_webhook_is_asked(result, expected):
+    assert levels("admission", Seen(now=NOW, hooks=[hook()], trial=result)) == [expected]
+
+
+def test_the_count_of_the_api_server_is_summed_over_our_webhooks():
+    name = "apiserver_admission_webhook_fail_open_count"
+    rows = ['{name="a",type="admit"} 3', '{name="b",type="admit"} 1e+01']
+    text = "".join([f"# HELP {name} x\n", *(f"{name}{row}\n" for row in rows), 'other{name="a"} 9\n'])
+    assert trial.counted(text, {"a"}) == 3
+    assert trial.counted(text, {"a", "b"}) == 13
+    assert trial.counted(text, {"c"}) == 0
+
+
+def test_a_pod_is_tried_where_a_preset_is_for_it():
+    spaces = [KubeObject(metadata=ObjectMeta(name=name)) for name in ("kube-system", "a", "b", "default")]
+    preset = obj(
+        {
+            "apiVersion": "reach.spectrocloud.com/v1alpha1",
+            "kind": "PodPreset",
+            "metadata": {"name": "p", "namespace": "b"},
+            "spec": {"env": [{"name": "A", "value": "1"}]},
+        }
+    )
+    with_preset, without = (world(presets, spaces, Facts(), ()) for presets in ([preset], []))
+    assert trial.choice(with_preset, spaces) == ("b", "PodPreset b/p")
+    assert trial.choice(without, spaces) == ("default", "")
+    assert trial.choice(without, spaces[:2]) == ("a", "")
+
+
+# -- addresses -----------------------------------------------------------------------------------------------------
+
+
+def books(pools=(), claims=(), addresses=(), reservations=()):
+    parts = (tuple(obj(each) for each in part) for part in (pools, claims, addresses, reservations))
+    return Books(*parts)
+
+
+def small(name, first, last, **spec):
+    return pool(name, "a", pools=[{"start": f"10.0.0.{first}", "end": f"10.0.0.{last}"}], **spec)
+
+
+@pytest.mark.parametrize(
+    ("taken", "expected", "what"),
+    [
+        (0, ["ok"], "1 pools can be served"),
+        (8, ["ok"], "1 pools can be served"),
+        (9, ["warning"], "1 of 10 addresses are free"),
+        (10, ["warning"], "none of 10 addresses is free"),
+    ],
+)
+def test_a_pool_that_is_nearly_full_is_told(taken, expected, what):
+    kept = [reservation(f"10.0.0.{place}") for place in range(1, taken + 1)]
+    found = said("pools", Seen(now=NOW, books=books([small("p", 1, 10)], reservations=kept)))
+    assert [item[0] for item in found] == expected
+    assert what in found[0][2]
+
+
+def test_how_full_a_pool_is_is_not_said_when_what_is_taken_was_not_read():
+    full = books([small("p", 1, 1)], reservations=[reservation("10.0.0.1")])
+    assert levels("pools", Seen(now=NOW, books=full)) == ["warning"]
+    assert levels("pools", Seen(now=NOW, books=full._replace(addresses=DENIED))) == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ([small("b", 11, 20)], ["ok"]),
+        ([small("b", 10, 20)], ["info", "ok"]),
+        ([small("b", 10, 20, domain="x")], ["warning", "ok"]),
+        ([small("b", 1, 10, domain="x"), small("c", 5, 5, domain="x")], ["warning", "warning", "info", "ok"]),
+    ],
+)
+def test_pools_that_have_the_same_addresses_are_told(others, expected):
+    seen = Seen(now=NOW, books=books([small("a", 1, 10), *others]))
+    assert sorted(levels("pools", seen), key=["warning", "info", "ok"].index) == expected
+
+
+def test_pairs_of_pools_beyond_a_score_are_counted_as_many():
+    seen = Seen(now=NOW, books=books([small(f"p{place}", 1, 10) for place in range(30)]))
+    found = said("pools", seen)
+    assert len(found) == 22
+    assert found[-2][2] == "more than 20 pairs of pools have the same addresses"
+
+
+def test_a_pool_with_a_mistake_is_a_warning_and_a_paused_one_a_note():
+    odd = small("odd", 9, 1)
+    paused = obj(small("paused", 1, 9), annotations={"cluster.x-k8s.io/paused": ""})
+    seen = Seen(now=NOW, books=books([odd])._replace(pools=(obj(odd), paused)))
+    assert levels("pools", seen) == ["warning", "info"]
+
+
+def waiting(kind, reason, message="why", **meta):
+    made = kind("c", "a", {"name": "p"}) if kind is ip_claim else kind("c", "a", "ipam.metal3.io", "IPPool", "p")
+    condition = {"type": "Ready", "status": "False", "reason": reason, "message": message}
+    made["status"] = {"conditions": [condition]} if reason else {}
+    made["metadata"] |= meta
+    return made
+
+
+@pytest.mark.parametrize("kind", [ip_claim, capi_claim])
+def test_claims_that_wait_are_told_by_reason(kind):
+    many = [waiting(kind, "PoolExhausted", name=f"c{place}") for place in range(5)]
+    seen = Seen(now=NOW, books=books(claims=[*many, waiting(kind, "", name="quiet")]))
+    found = said("claims", seen)
+    assert [item[0] for item in found] == ["warning", "warning"]
+    assert found[0][2].startswith("1 claim waits, NotLookedAt")
+    assert found[1][2] == "5 claims wait, PoolExhausted: why"
+    assert found[1][1].endswith("a/c2 and 2 more")
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        waiting(ip_claim, "PoolExhausted", creationTimestamp="2026-11-01T11:59:30Z"),
+        waiting(ip_claim, "PoolExhausted", deletionTimestamp=OLD),
+        ip_claim("c", "a", {"name": "p"}) | {"status": {"address": {"name": "x"}}},
+        capi_claim("c", "a", "ipam.cluster.x-k8s.io", "InClusterIPPool", "p"),
+        capi_claim("c", "a", "ipam.metal3.io", "IPPool", "p") | {"status": {"addressRef": {"name": "x"}}},
+    ],
+    ids=["young", "deleting", "bound", "another provider's", "bound by Cluster API"],
+)
+def test_a_claim_that_has_its_address_or_is_not_ours_does_not_wait(claim):
+    assert levels("claims", Seen(now=NOW, books=books(claims=[claim]))) == ["ok"]
+
+
+def test_a_discrepancy_counts_when_it_is_seen_twice():
+    bound = ip_claim("c", "a", {"name": "p"}, finalizers=["ipclaim.ipam.metal3.io"]) | {
+        "status": {"address": {"name": "x"}}
+    }
+    held = ip_address("x", "a", "c", "10.0.0.1", "p")
+    held["metadata"]["finalizers"] = ["ipaddress.ipam.metal3.io"]
+    wrong = books([small("p", 1, 9)], [bound], [held])
+    right = books([small("p", 1, 9)], [bound], [held], [reservation("10.0.0.1", ("IPClaim", "a", "c"))])
+    assert levels("ledger", Seen(now=NOW, books=right)) == ["ok"]
+    assert levels("ledger", Seen(now=NOW, books=wrong)) == []
+    assert levels("ledger", Seen(now=NOW, books=wrong, again=right.snapshot)) == ["ok"]
+    assert levels("ledger", Seen(now=NOW, books=wrong, again=wrong.snapshot)) == ["error"]
+
+
+# -- around us -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("v1.30.9", ["error"]),
+        ("v1.31.0", ["ok"]),
+        ("v1.36.3", ["ok"]),
+        ("v1.37.0-alpha.1", ["info"]),
+        ("v1.33.4-gke.100", ["ok"]),
+        ("unknown", ["info"]),
+        (DENIED, []),
+    ],
+)
+def test_the_version_of_the_api_server_is_compared_with_what_is_supported(version, expected):
+    assert levels("apiserver", Seen(now=NOW, version=version)) == expected
+
+
+def crd(*versions, **labels):
+    named = [{"name": name, "served": True, "storage": not place} for place, name in enumerate(versions)]
+    return {"metadata": {"labels": labels}, "spec": {"versions": named}}
+
+
+CLUSTERS = "clusters.cluster.x-k8s.io"
+VSPHERE = "vspheremachines.infrastructure.cluster.x-k8s.io"
+
+
+@pytest.mark.parametrize(
+    ("found", "services", "expected"),
+    [
+        ({CLUSTERS: crd("v1beta2", "v1beta1")}, [], ["ok"]),
+        ({CLUSTERS: crd("v1alpha4")}, [], ["error"]),
+        ({CLUSTERS: None}, [], ["info"]),
+        ({VSPHERE: None}, [], ["info"]),
+        ({VSPHERE: None}, [service("capv-integrator")], ["warning"]),
+        ({CLUSTERS: DENIED}, [], []),
+    ],
+)
+def test_versions_of_cluster_api_are_told(found, services, expected):
+    assert levels("capi", Seen(now=NOW, installed=found, services=services, providers=[])) == expected
+
+
+def test_contracts_and_releases_are_named():
+    labelled = crd("v1beta2", **{"cluster.x-k8s.io/v1beta2": "v1beta2", "cluster.x-k8s.io/v1beta1": "v1beta1"})
+    capv = Provider("infrastructure-vsphere", "capv-system", "capv", "registry/capv:v1.16.0@sha256:0", 1)
+    seen = Seen(now=NOW, installed={CLUSTERS: labelled}, services=[], providers=[capv])
+    first, second = said("capi", seen)
+    assert first[2] == "Cluster API: served as v1beta2, contract v1beta2, v1beta1"
+    assert second == ("ok", "Deployment capv-system/capv", "infrastructure-vsphere v1.16.0")
+
+
+METAL3 = Provider("ipam-metal3", "m", "ipam", "quay.io/metal3-io/ip-address-manager:v1", 1)
+CAPV = Provider("infrastructure-vsphere", "v", "capv", "capv:v1", 1)
+
+
+@pytest.mark.parametrize(
+    ("services", "others", "expected"),
+    [
+        ([service()], [], ["ok"]),
+        ([service()], [METAL3], ["error"]),
+        ([service()], [METAL3._replace(label="")], ["error"]),
+        ([service()], [METAL3._replace(available=0)], ["info"]),
+        ([service()], [Provider("ipam-metal3", SYSTEM, "groundwork-ipam", "groundwork:1", 2)], ["ok"]),
+        ([service(), service(namespace="b")], [], ["error"]),
+        ([service(), service(namespace="b", replicas=0)], [], ["ok"]),
+        ([service(), service("podpreset")], [CAPV], ["ok"]),
+        ([service("machine-controller")], [CAPV], ["warning"]),
+        ([service("machine-controller")], [CAPV._replace(available=0)], ["ok"]),
+    ],
+)
+def test_somebody_else_who_does_the_same_is_told(services, others, expected):
+    assert levels("providers", Seen(now=NOW, services=services, providers=others)) == expected
+
+
+def test_pods_that_are_behind_are_counted_by_what_is_wrong_with_them():
+    rows = [
+        StaleRow("a", "Deployment", "x", 3, ("p1", "p2"), Reason.OLDER),
+        StaleRow("b", "Deployment", "y", 3, ("p3",), Reason.WITHOUT),
+        StaleRow("c", "Deployment", "z", 1, ("p4",), Reason.WITHOUT),
+        StaleRow("c", "Deployment", "w", 1, ("p5",), Reason.REFUSED),
+    ]
+    found = said("presets", Seen(now=NOW, stale=Stale(9, rows)))
+    assert found == [
+        ("warning", "Namespace a", "2 of 9 pods run with an earlier state of presets"),
+        ("error", "Namespace c", "1 of 9 pods would be refused if they were created now"),
+        ("warning", "Namespace b, c", "2 of 9 pods run without what presets give"),
+    ]
+    assert levels("presets", Seen(now=NOW, stale=Stale(9, []))) == ["ok"]
+
+
+# -- how it looks --------------------------------------------------------------------------------------------------
+
+FOUND = [
+    Finding(Level.OK, "pools", "", "3 pools"),
+    Finding(Level.ERROR, "claims", "IPClaim a/b", "it waits for an address that nobody gives", "kubectl describe it"),
+]
+
+
+def test_a_finding_is_a_paragraph_with_what_to_do_below():
+    assert show.lines(FOUND, 0) == (
+        "ok       pools         3 pools\n"
+        "error    claims        IPClaim a/b: it waits for an address that nobody gives\n"
+        "                       -> kubectl describe it\n"
+        "1 error, 0 warnings, 0 notes, 1 as it should be\n"
+    )
+
+
+def test_lines_are_wrapped_where_a_person_reads_and_what_is_well_can_be_left_out():
+    assert show.lines(FOUND, 50, everything=False) == (
+        "error    claims        IPClaim a/b: it waits for\n"
+        "                       an address that nobody\n"
+        "                       gives\n"
+        "                       -> kubectl describe it\n"
+        "1 error, 0 warnings, 0 notes, 1 as it should be\n"
+    )
+
+
+def test_the_data_has_every_field_and_the_counts():
+    data = show.data(FOUND)
+    assert data["counts"] == {"ok": 1, "info": 0, "warning": 0, "error": 1}
+    assert data["findings"][1] == {
+        "level": "error",
+        "check": "claims",
+        "object": "IPClaim a/b",
+        "what": "it waits for an address that nobody gives",
+        "action": "kubectl describe it",
+    }
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, ""), (1, "0"), (3, "0, 1, 2"), (4, "0, 1, 2 and 1 more")])
+def test_of_many_the_first_are_named(count, text):
+    assert finding.some([str(place) for place in range(count)]) == text
+
+
+def test_choosing_nothing_is_a_mistake(capsys):
+    assert cli.main(["doctor", "--only=pools", "--skip=pools"]) == UNUSABLE
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_unknown_check_is_a_mistake(capsys):
+    assert cli.main(["doctor", "--only=nothing"]) == UNUSABLE
+    assert "pools" in capsys.readouterr().err
