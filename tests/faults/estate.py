@@ -47,8 +47,9 @@ def possible():
 class Estate:
     """See `running`."""
 
-    def __init__(self, folder, seed, having):
+    def __init__(self, folder, seed, having, lease):
         self.folder = folder
+        self.lease = lease
         self.seed = seed
         self.having = having
         self.cluster = self.sim = self.kube = self.network = None
@@ -59,9 +60,9 @@ class Estate:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def running(cls, folder, seed, having):
+    async def running(cls, folder, seed, having, lease=LEASE_SECONDS):
         """Everything ready, for the body of the `async with`; logs go to `folder`."""
-        estate = cls(Path(folder), seed, having)
+        estate = cls(Path(folder), seed, having, lease)
         async with contextlib.AsyncExitStack() as stack:
             await estate._start(stack)
             yield estate
@@ -108,10 +109,10 @@ class Estate:
         self.cluster.apply(made)
 
     async def _add_replicas(self, stack):
-        renew, retry = LEASE_SECONDS * 2 / 3, LEASE_SECONDS / 6
+        renew, retry = self.lease * 2 / 3, self.lease / 6
         common = [
             "--lease-namespace=default",
-            f"--lease-duration={LEASE_SECONDS:g}s",
+            f"--lease-duration={self.lease:g}s",
             f"--renew-deadline={renew:g}s",
             f"--retry-period={retry:g}s",
         ]

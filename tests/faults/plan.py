@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 SERVICES = ("ipam-a", "ipam-b", "integrator", "webhook-a", "webhook-b", "machines")
 LEASE_SECONDS = 6.0
+"""Short, so that losing it does not take long; a machine that is busy with other things needs a longer one."""
 BATCH = 25
 """Faults between two rests."""
 _PATIENT = 5
@@ -27,18 +28,19 @@ class Kind(NamedTuple):
     targets: tuple[str, ...]
     seconds: tuple[float, float] = (0.0, 0.0)
     """How long it lasts; 0 for what is over at once."""
+    beyond: bool = False
+    """Whether it lasts so much longer than a Lease."""
     needs: str = ""
     """Of the machine: netns (root), faketime (libfaketime)."""
     patient: bool = False
     """Whether it takes more than a minute until a healthy service can notice."""
 
 
-_LONGER_THAN_A_LEASE = (LEASE_SECONDS + 1, LEASE_SECONDS + 4)
 KINDS = {
     # Processes
     "kill": Kind(12, SERVICES),
     "terminate": Kind(4, SERVICES),
-    "pause beyond the lease": Kind(5, SERVICES, _LONGER_THAN_A_LEASE),
+    "pause beyond the lease": Kind(5, SERVICES, (1.0, 4.0), beyond=True),
     "pause": Kind(4, SERVICES, (0.2, 2.5)),
     "full disk for logs": Kind(2, SERVICES, (1.0, 4.0)),
     "clock jump": Kind(3, SERVICES, (1.0, 4.0), needs="faketime"),
@@ -63,8 +65,8 @@ KINDS = {
     "lost answers": Kind(8, SERVICES, (0.5, 4.0)),
     "slow answers": Kind(4, SERVICES, (0.5, 4.0)),
     "expired credentials": Kind(3, SERVICES, (0.5, 4.0)),
-    "partition": Kind(5, SERVICES, (1.0, LEASE_SECONDS + 4)),
-    "partition of its network namespace": Kind(4, ("ipam-b",), (1.0, LEASE_SECONDS + 4), needs="netns"),
+    "partition": Kind(5, SERVICES, (1.0, 10.0)),
+    "partition of its network namespace": Kind(4, ("ipam-b",), (1.0, 10.0), needs="netns"),
     # The webhook's certificates
     "expired certificate": Kind(2, ("certificates",)),
     "half-rotated certificate": Kind(2, ("certificates",)),
@@ -99,7 +101,7 @@ def available(found):
     return {name: kind for name, kind in KINDS.items() if kind.needs in {"", *found}}
 
 
-def draw(seed, count, kinds, *, patient=True):
+def draw(seed, count, kinds, *, patient=True, lease=LEASE_SECONDS):
     """A plan of `count` faults; without `patient` none that takes more than a minute to be noticed."""
     rng = random.Random(seed)
     quick = {name: kind for name, kind in kinds.items() if not kind.patient}
@@ -109,7 +111,7 @@ def draw(seed, count, kinds, *, patient=True):
         table = kinds if late else quick
         (name,) = rng.choices(list(table), [kind.weight for kind in table.values()])
         target = rng.choice(table[name].targets)
-        gap, seconds = rng.uniform(*_GAP_SECONDS), rng.uniform(*table[name].seconds)
+        gap, seconds = rng.uniform(*_GAP_SECONDS), rng.uniform(*table[name].seconds) + table[name].beyond * lease
         plan.append(Fault(number, name, target, round(gap, 2), round(seconds, 2), rng.randrange(1 << 30)))
     return plan
 

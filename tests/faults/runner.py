@@ -2,6 +2,7 @@
 
     --faults N      how many (500)
     --seed N        which; printed, and another one each time unless given
+    --lease S       of the services, in seconds (6): a busy machine needs more
     --plan-only     print the plan and stop
     --plan FILE     make the faults of such a plan, from which lines may have been taken out
     --json FILE     write the report there, too
@@ -211,9 +212,9 @@ def _quantiles(values):
     return {"p50": round(cut[49], 1), "p99": round(cut[98], 1), "max": round(max(values), 1)}
 
 
-async def run(faults, seed, folder, *, patience, having):
+async def run(faults, seed, folder, *, patience, having, lease=plan.LEASE_SECONDS):
     """Make the faults on an estate of their own; `(report, what was wrong or None)`."""
-    async with Estate.running(folder, seed, having) as estate:
+    async with Estate.running(folder, seed, having, lease) as estate:
         made = Run(estate, faults, seed, patience=patience)
         wrong = None
         try:
@@ -239,6 +240,9 @@ def _arguments(arguments):
     parser.add_argument("--faults", type=int, default=500, metavar="N", help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=int, metavar="N", help="which (default: another one each time)")
     parser.add_argument("--patience", type=float, default=300.0, metavar="S", help="seconds to heal (%(default)g)")
+    parser.add_argument(
+        "--lease", type=float, default=plan.LEASE_SECONDS, metavar="S", help="its seconds (%(default)g)"
+    )
     parser.add_argument("--plan-only", action="store_true", help="print the plan and stop")
     parser.add_argument("--plan", type=Path, metavar="FILE", help="make the faults of this plan")
     parser.add_argument("--only", action="append", metavar="KIND", help="only faults of this kind; repeatable")
@@ -253,7 +257,11 @@ def main(arguments=None):
     having = possible()
     kinds = plan.available(having)
     kinds = {name: kind for name, kind in kinds.items() if not options.only or name in options.only}
-    faults = plan.load(options.plan.read_text()) if options.plan else plan.draw(seed, options.faults, kinds)
+    faults = (
+        plan.load(options.plan.read_text())
+        if options.plan
+        else plan.draw(seed, options.faults, kinds, lease=options.lease)
+    )
     if options.plan_only:
         print(plan.dump(faults), end="")
         return 0
@@ -263,7 +271,9 @@ def main(arguments=None):
     (folder / "plan.jsonl").write_text(plan.dump(faults))
     logging.basicConfig(filename=folder / "stand-ins.log", level=logging.WARNING)
     started = time.monotonic()
-    report, wrong = asyncio.run(run(faults, seed, folder, patience=options.patience, having=having))
+    report, wrong = asyncio.run(
+        run(faults, seed, folder, patience=options.patience, having=having, lease=options.lease)
+    )
     report = {"seed": seed, "seconds": round(time.monotonic() - started), "violations": wrong, **report}
     text = json.dumps(report, indent=1)
     print(text)

@@ -1,6 +1,6 @@
 """Mixed churn for a long time, and the proof that nothing grows: `python -m tests.faults.soak --minutes 10`.
 
-    --minutes N     how long (10); the issue of a release is an hour
+    --minutes N     how long (10); before a release, 60
     --seed N        of what users do
     --json FILE     write the report there, too
 
@@ -34,6 +34,7 @@ _SAMPLE_SECONDS = 3.0
 _ROTATE_SECONDS = 20.0
 _PROGRESS_SECONDS = 60.0
 _WARM = 1 / 3
+_LEASE_SECONDS = 30.0
 _PATIENCE = 240.0
 _MIB = 1 << 20
 _PAGES = 4096
@@ -129,7 +130,7 @@ class Soak(Run):
 
 async def run(minutes, seed, folder):
     """`(report, what is wrong)`."""
-    async with Estate.running(folder, seed, set()) as estate:
+    async with Estate.running(folder, seed, set(), _LEASE_SECONDS) as estate:
         soak = Soak(estate, [], seed, patience=_PATIENCE)
         figures, wrong = {}, []
         try:
