@@ -70,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         storage = Storage.own()
         with storage.exclusive():
             _run(given, storage)
+            storage.prune()
     except (BuildError, PackageError, WheelError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

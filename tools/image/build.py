@@ -118,7 +118,7 @@ def build(
         "REVISION": revision,
         "CREATED": dt.datetime.fromtimestamp(epoch, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
-    with step(f"building {name}", expected="about 30 s"):
+    with step(f"building {name}", expected="about a minute"):
         storage.from_dockerfile(DOCKERFILE, paths.ROOT, name, epoch, args=args, contexts=contexts)
     storage.export(name, target)
     say(f"{target}: {target.stat().st_size / 1e6:.0f} MB; load it with: ctr -n k8s.io images import {target}")

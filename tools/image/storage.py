@@ -120,6 +120,10 @@ class Storage:
         flags += ["--ignorefile", dockerfile.with_name(f"{dockerfile.name}.dockerignore")]
         self.run("bud", "--quiet", *flags, "--file", dockerfile, "--tag", name, context)
 
+    def prune(self) -> None:
+        """Delete the images that lost their names to newer ones."""
+        self.run("rmi", "--prune")
+
     def export(self, name: str, target: Path) -> None:
         """Write the image as an archive that `docker load`, `podman load` and `ctr images import` read."""
         target.parent.mkdir(parents=True, exist_ok=True)
