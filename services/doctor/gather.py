@@ -21,11 +21,11 @@ from services.doctor.trial import attempt
 from services.ipam import api as ipam
 from services.ipam.cli import verify
 from services.podpreset.cli import stale, whatif
-from services.podpreset.cli.answers import UNTOUCHED
 from services.podpreset.cli.live import Cluster
 from services.podpreset.cli.workloads import PODS, TEMPLATED
 from services.proxyenv.complete import Facts
 from services.runtime.kube.discovery import Discovery
+from services.runtime.kube.errors import ApiError, Unauthorized
 from services.runtime.kube.resource import CUSTOM_RESOURCE_DEFINITIONS
 
 if TYPE_CHECKING:
@@ -60,16 +60,14 @@ class Gatherer:
 
     async def gather(self) -> Seen:
         """Read everything. Raises ConnectionFailed and Unauthorized."""
-        # Alone and first: when there is no server there is one error, not twenty.
-        version = await self._reader.attempt("the version", self._version)
-        seen = Seen(now=self._clock.now(), version=version)
+        # Alone and first: when there is no server, or none that answers in time, there is one error, not twenty.
+        seen = Seen(now=self._clock.now(), version=await self._version())
         first = {
             "installed": self._definitions,
             "services": self._services,
             "providers": self._providers,
             "hooks": self._hooks,
             "books": self._books,
-            "stale": self._stale,
         }
         seen = await self._all(seen, {name: read() for name, read in first.items() if name in self._parts})
         services = [] if isinstance(seen.services, Unread) else list(seen.services)
@@ -80,8 +78,11 @@ class Gatherer:
             second["denied"] = self._denied(services)
         if "served" in self._parts:
             second["served"] = self._served(services)
+        untouched = objects.untouched(services)
+        if "stale" in self._parts:
+            second["stale"] = self._stale(untouched)
         if "trial" in self._parts and not isinstance(seen.hooks, Unread) and seen.hooks:
-            second["trial"] = attempt(self._reader, self._cluster, seen.hooks)
+            second["trial"] = attempt(self._reader, self._cluster, seen.hooks, untouched)
         if "again" in self._parts:
             second["again"] = self._again(seen.books)
         seen = await self._all(seen, second)
@@ -101,8 +102,13 @@ class Gatherer:
 
     # -- the installation ----------------------------------------------------------------------------------------------
 
-    async def _version(self) -> str:
-        return str((await self._reader.document("/version"))["gitVersion"])
+    async def _version(self) -> str | Unread:
+        try:
+            return str((await self._reader.document("/version"))["gitVersion"])
+        except Unauthorized:
+            raise
+        except ApiError as error:
+            return Unread("/version", Why.FORBIDDEN, error.message)
 
     async def _definitions(self) -> dict[str, Any]:
         ours = [each["metadata"]["name"] for each in definitions.shipped() or ()]
@@ -241,7 +247,7 @@ class Gatherer:
 
     # -- pods ----------------------------------------------------------------------------------------------------------
 
-    async def _stale(self) -> Stale | Unread:
+    async def _stale(self, untouched: Collection[str]) -> Stale | Unread:
         too_many = await self._reader.few(PODS, *TEMPLATED)
         if too_many is not None:
             return too_many
@@ -251,7 +257,7 @@ class Gatherer:
             if not presets:
                 return Unread("presets", Why.UNSERVED)
             running, templates = await self._cluster.pods(), await self._cluster.templates()
-            world = whatif.world(presets, await self._cluster.namespaces(), Facts((), (), ()), UNTOUCHED)
+            world = whatif.world(presets, await self._cluster.namespaces(), Facts(), untouched)
             workloads = {(item.kind, item.namespace, item.name): item for item in templates.workloads}
             return Stale(len(running), stale.stale(running, workloads, templates.parents, world))
 

@@ -16,7 +16,7 @@ from services.doctor.seen import Hook, Lease, Provider, Service
 from services.runtime.kube.resource import Resource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from services.doctor.rights import Question
 
@@ -27,6 +27,8 @@ COMPONENT = "app.kubernetes.io/component"
 PROVIDER = "cluster.x-k8s.io/provider"
 GROUNDWORK = "groundwork"
 COMPONENTS = ("ipam", "capv-integrator", "podpreset", "machine-controller")
+LEFT = ("kube-node-lease",)
+"""What the webhook leaves alone besides kube-system and its own namespace, unless it is told."""
 WEBHOOK_DOMAIN = "reach.spectrocloud.com"
 """What the names of our webhooks end with."""
 
@@ -193,6 +195,13 @@ def secret_of(found: Service) -> tuple[str, str]:
     if own:
         return found.flag("lease-namespace") or found.namespace, own
     return found.namespace, _under(found.flag("cert-dir"), found.mounted)
+
+
+def untouched(found: Iterable[Service]) -> tuple[str, ...]:
+    """Return the namespaces that the webhook leaves alone besides kube-system; the defaults where it is not found."""
+    webhooks = [each for each in found if each.component == "podpreset"]
+    names = [name for each in webhooks for name in (*each.flags.get("untouched-namespace", LEFT), each.namespace)]
+    return tuple(dict.fromkeys(names or (*LEFT, "groundwork-system")))
 
 
 def _under(path: str, mounted: Mapping[str, str]) -> str:

@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from services.doctor.seen import Trial, Unread
 from services.podpreset.api import HASH_ANNOTATION
 from services.podpreset.cli import whatif
-from services.podpreset.cli.answers import UNTOUCHED
 from services.podpreset.cli.workloads import Workload
 from services.podpreset.decision import Outcome
 from services.proxyenv.complete import Facts
 from services.runtime.kube.errors import ApiError, BadRequest, Forbidden, Invalid, NotFound, ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from services.doctor.reader import Reader
     from services.doctor.seen import Hook
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from services.podpreset.world import World
     from services.runtime.kube.objects import KubeObject
 
-_SYSTEM = frozenset({"kube-system", "kube-public", *UNTOUCHED})
+_SYSTEM = frozenset({"kube-system", "kube-public"})
 _LOOKED_AT = 200
 """Namespaces in which a preset is looked for."""
 _FAIL_OPEN = re.compile(r"^apiserver_admission_webhook_fail_open_count\{([^}]*)\} ([0-9.e+]+)$", re.MULTILINE)
@@ -68,12 +67,14 @@ class Place(NamedTuple):
     preset: str = ""
 
 
-async def attempt(reader: Reader, cluster: Cluster, hooks: Sequence[Hook]) -> Trial | Unread:
-    """Try a pod."""
+async def attempt(
+    reader: Reader, cluster: Cluster, hooks: Sequence[Hook], untouched: Collection[str]
+) -> Trial | Unread:
+    """Try a pod outside the namespaces that the webhook leaves alone."""
 
     async def choose() -> Place:
         presets, namespaces = await cluster.presets(), await cluster.namespaces()
-        return choice(whatif.world(presets, namespaces, Facts(), UNTOUCHED), namespaces)
+        return choice(whatif.world(presets, namespaces, Facts(), untouched), namespaces, untouched)
 
     place = await reader.attempt("presets and namespaces", choose)
     if isinstance(place, Unread):
@@ -88,9 +89,10 @@ async def attempt(reader: Reader, cluster: Cluster, hooks: Sequence[Hook]) -> Tr
     return await reader.attempt("pods (dry run)", send)
 
 
-def choice(world: World, namespaces: Iterable[KubeObject]) -> Place:
+def choice(world: World, namespaces: Iterable[KubeObject], untouched: Collection[str] = ()) -> Place:
     """Choose a namespace in which a preset is for the pod; any other where there is none."""
-    names = [obj.metadata.name for obj in namespaces if obj.metadata.name not in _SYSTEM and not obj.deleting]
+    passed = _SYSTEM.union(untouched)
+    names = [obj.metadata.name for obj in namespaces if obj.metadata.name not in passed and not obj.deleting]
     for name in names[:_LOOKED_AT]:
         admitted = whatif.admit(Workload("Pod", name, "groundwork-doctor", pod(name)), world)
         if admitted.decision.outcome is Outcome.PATCHED:

@@ -68,7 +68,9 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--prometheus", default=_DEFAULTS.prometheus, metavar="[HOST]:PORT", help="metrics (default: %(default)s)"
     )
-    parser.add_argument("-o", "--output", choices=("manifest", "files", "script"), default="manifest")
+    parser.add_argument(
+        "-o", "--output", choices=("manifest", "files", "script"), default="manifest", help="default: %(default)s"
+    )
 
 
 async def _print(options: argparse.Namespace) -> int:

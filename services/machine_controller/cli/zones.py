@@ -47,14 +47,16 @@ def add(commands: Any) -> None:
 
     discover = command("discover", _discover, "show datacenters, clusters, host groups, and their tags")
     _add_scope(discover)
-    discover.add_argument("-o", "--output", choices=("table", "wide", "json", "yaml"), default="table")
+    discover.add_argument(
+        "-o", "--output", choices=("table", "wide", "json", "yaml"), default="table", help="default: %(default)s"
+    )
 
     plan = command(
         "plan", _plan, "print VSphereFailureDomains and VSphereDeploymentZones as YAML, and the tags they need"
     )
     _add_scope(plan)
     _add_choice(plan)
-    plan.add_argument("-o", "--output", choices=("yaml", "json"), default="yaml")
+    plan.add_argument("-o", "--output", choices=("yaml", "json"), default="yaml", help="default: %(default)s")
 
     apply = command(
         "apply",

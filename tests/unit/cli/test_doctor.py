@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -492,6 +494,20 @@ def test_a_pod_is_tried_where_a_preset_is_for_it():
     assert trial.choice(with_preset, spaces) == ("b", "PodPreset b/p")
     assert trial.choice(without, spaces) == ("default", "")
     assert trial.choice(without, spaces[:2]) == ("a", "")
+    assert trial.choice(with_preset, spaces, ["b"]) == ("default", "")
+
+
+@pytest.mark.parametrize(
+    ("services", "expected"),
+    [
+        ([], ("kube-node-lease", "groundwork-system")),
+        ([service("ipam", namespace="x")], ("kube-node-lease", "groundwork-system")),
+        ([service("podpreset", namespace="x")], ("kube-node-lease", "x")),
+        ([service("podpreset", flags={"untouched-namespace": ("a", "b")})], ("a", "b", SYSTEM)),
+    ],
+)
+def test_the_namespaces_that_are_left_alone_are_those_of_the_webhook(services, expected):
+    assert objects.untouched(services) == expected
 
 
 # -- addresses -----------------------------------------------------------------------------------------------------
@@ -747,3 +763,42 @@ def test_choosing_nothing_is_a_mistake(capsys):
 def test_an_unknown_check_is_a_mistake(capsys):
     assert cli.main(["doctor", "--only=nothing"]) == UNUSABLE
     assert "pools" in capsys.readouterr().err
+
+
+# -- the pages -----------------------------------------------------------------------------------------------------
+
+DOCS = chart.ROOT / "docs"
+
+
+def test_every_check_and_level_is_explained_and_no_other():
+    listed = re.findall(r"^\| `([a-z]+)` \|", (DOCS / "tasks" / "doctor.md").read_text(), re.MULTILINE)
+    assert listed == [str(level) for level in sorted(Level, reverse=True)] + list(checks.CHECKS)
+
+
+def test_every_action_names_pages_that_there_are():
+    sources = Path(checks.__file__).parent.glob("*.py")
+    named = {page for source in sources for page in re.findall(r"docs/[a-z/-]+\.md", source.read_text())}
+    assert named
+    assert all((chart.ROOT / page).is_file() for page in named)
+
+
+@pytest.mark.parametrize("command", ["doctor", "completion"])
+def test_every_option_is_in_the_reference(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "110")
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    page = (DOCS / "reference" / "cli.md").read_text()
+    section = page.partition(f"## groundwork {command}\n")[2].partition("\n## ")[0]
+    shown, written = (set(re.findall(r"--[a-z-]+", text)) for text in (capsys.readouterr().out, section))
+    assert shown == written
+
+
+def test_definitions_that_came_with_the_wheel_are_taken_before_those_of_a_checkout(monkeypatch, tmp_path):
+    (tmp_path / "wheel" / "below").mkdir(parents=True)
+    (tmp_path / "wheel" / "below" / "a.yaml").write_text("kind: A")
+    monkeypatch.setattr(definitions, "_INSTALLED", tmp_path / "wheel")
+    assert definitions.shipped() == [{"kind": "A"}]
+    monkeypatch.setattr(definitions, "_INSTALLED", tmp_path / "nowhere")
+    assert len(definitions.shipped()) == len(SHIPPED)
+    monkeypatch.setattr(definitions, "_CHECKOUT", tmp_path / "nowhere")
+    assert definitions.shipped() is None
