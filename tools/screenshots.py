@@ -171,17 +171,14 @@ def _status(url: str) -> Json:
 
 
 async def _photograph(url: str, folder: Path) -> None:
-    pool = f"{url}/pools/IPPool/prod/machines"
     views = (
-        ("status-page", f"{url}/", 1280, False),
-        ("status-page-pool", pool, 1280, False),
-        ("status-page-ipv6", f"{url}/pools/IPPool/prod/storage", 1280, False),
-        ("status-page-dark", f"{url}/", 1280, True),
-        ("status-page-narrow", pool, 400, False),
+        ("status-page", f"{url}/"),
+        ("status-page-pool", f"{url}/pools/IPPool/prod/machines"),
+        ("status-page-ipv6", f"{url}/pools/IPPool/prod/storage"),
     )
     async with chromium.Chromium.running() as browser:
-        for name, address, width, dark in views:
-            async with browser.tab(width=width, dark=dark) as tab:
+        for name, address in views:
+            async with browser.tab() as tab:
                 await tab.goto(address)
                 if tab.complaints:
                     raise chromium.ChromiumError(f"{address}: {tab.complaints}")

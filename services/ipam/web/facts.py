@@ -84,7 +84,7 @@ class PoolLine(NamedTuple):
     @property
     def unfree(self) -> float:
         """Share of the pool that is not free, 0 to 1."""
-        return 1 - self.free / self.total if self.total else 1.0
+        return (self.total - self.free) / self.total if self.total else 1.0
 
 
 class Overview(NamedTuple):

@@ -2,8 +2,8 @@
 
 Responsible for: requests into pages, errors included, and the connections they come over.
 Invariants: only GET and HEAD are answered, and nothing that is asked changes anything; every answer has the headers of
-`policy`; one page is made at a time, and one that was asked for again within a second is not made again, so that many
-readers cost no more than one; a connection ends when nothing was asked over it for a minute.
+`policy`; one page is made at a time and kept for a second, longer if it was costly to make, so that many readers cost
+no more than one; a connection ends when nothing was asked over it for a minute.
 Must not know: pools.
 """
 
@@ -33,6 +33,9 @@ _IDLE_SECONDS: Final = 60.0
 _RENDER_SECONDS: Final = 30.0
 _QUEUED: Final = 16
 _KEPT_SECONDS: Final = 1.0
+_REST: Final = 4.0
+"""A page is kept for so many times the seconds that making it took: a reader takes a fifth of a core at most."""
+_LONGEST_REST: Final = 30.0
 _KEPT_PAGES: Final = 32
 _KEPT_BYTES: Final = 1 << 20
 _END_SECONDS: Final = 1.0
@@ -117,9 +120,12 @@ class WebServer:
         if self._queued >= _QUEUED:
             return _error(HTTPStatus.SERVICE_UNAVAILABLE, "Too many readers at this moment.")
         self._queued += 1
+        began = ended = self._clock.monotonic()
         try:
             async with asyncio.timeout(_RENDER_SECONDS), self._one:
+                began = self._clock.monotonic()
                 page = await self._made(parts, dict(request.rel_url.query))
+                ended = self._clock.monotonic()
         except TimeoutError:
             return _error(HTTPStatus.SERVICE_UNAVAILABLE, "This took too long.")
         finally:
@@ -127,7 +133,7 @@ class WebServer:
         if len(page.body) <= _KEPT_BYTES:
             self._kept = {key: kept for key, kept in self._kept.items() if kept[0] > self._clock.monotonic()}
             if len(self._kept) < _KEPT_PAGES:
-                self._kept[asked] = (self._clock.monotonic() + _KEPT_SECONDS, page)
+                self._kept[asked] = (ended + min(max(_KEPT_SECONDS, _REST * (ended - began)), _LONGEST_REST), page)
         return page
 
     async def _made(self, parts: tuple[str, ...], query: Mapping[str, str]) -> Page:

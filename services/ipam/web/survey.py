@@ -35,7 +35,8 @@ SMALL_ROWS = 16
 """Rows of the maps in the overview."""
 _SMALL_TAKEN_ROWS = 4
 _REST = 20.0
-"""A small map is kept for this many times the seconds that making it took: all of them cost 5 % of a core at most."""
+_LONGEST_REST = 60.0
+"""A small map is kept for so many times the seconds that making it took, and for so many seconds at most."""
 
 
 class _Small(NamedTuple):
@@ -104,7 +105,7 @@ class Surveyor:
         coarse = [layout for layout in layouts if not (layout.shift and intervals.is_v6(layout.rows[0]) and taken)]
         charts = (*taken, *await self._charts(state, now, coarse, tallies))
         ended = self._clock.monotonic()
-        self._small[state.key] = _Small(state.space, ended + _REST * (ended - began), charts)
+        self._small[state.key] = _Small(state.space, ended + min(_REST * (ended - began), _LONGEST_REST), charts)
         for key in set(self._small).difference(self._reader.pool_keys()):
             del self._small[key]
         return charts
@@ -125,6 +126,8 @@ class Surveyor:
         async for at in gently(points):
             if window is not None and not window.first <= at <= window.last:
                 continue
+            if at not in state.held and not state.space.is_assignable(at):
+                continue  # nothing of this pool, as most of what is taken in a domain
             what = state_of(state, at, self._reader.slot(state, at), now, self._reader.leaving)
             if what not in UNTAKEN:
                 yield at, what

@@ -179,6 +179,7 @@ async def test_of_an_ipv6_pool_the_held_addresses_are_shown(site):
     page = await site.ready().get(POOL)
     assert "2001:db8::5: held (IPClaim ns/one)" in {attributes.get("title") for attributes, _ in page.all("td")}
     assert "1.8e19" in page.text
+    assert "under 1 % taken" in (await site.get("/")).text
     overview = await site.get("/")
     (small,) = overview.all("svg", "small-map")
     assert small[0]["aria-label"].startswith("Map of the addresses of IPPool ns/pool: 1 held")
