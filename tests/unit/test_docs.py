@@ -198,6 +198,7 @@ def test_every_example_has_only_fields_that_its_definition_has(block):
                 "infrastructure.cluster.x-k8s.io",
                 "ipam.cluster.x-k8s.io",
                 "rbac.authorization.k8s.io",
+                "admissionregistration.k8s.io",
             }
 
 
