@@ -9,14 +9,15 @@ import sys
 
 import pytest
 
-from services.chart_test import POOLS, PRESETS
+from services.chart_test import CLAIMS, POOLS, PRESETS
 from services.ipam import api
+from tests.support import audit
 from tests.support.allocator import Allocator
 from tests.support.chart import CHART, NAMESPACE, ROOT, helm, load, render
 from tests.support.kube import Kube, eventually, manifest
-from tests.support.webhook import Webhook
+from tests.support.service import ServiceProcess
+from tests.support.webhook import SCOPE_LABEL, Webhook
 from tools import capi
-from tools.cluster import Cluster
 
 RELEASE = ("groundwork", f"--namespace={NAMESPACE}")
 HOOK = "groundwork-test"
@@ -29,7 +30,7 @@ def definitions():
 @pytest.fixture(scope="module")
 def own(control_plane):
     """A cluster with the chart installed, and CAPV's own definitions."""
-    with Cluster.temporary() as running:
+    with audit.audited() as running:
         running.install_crds(*capi.crds())
         running.install_crds(*capi.crds("vspheremachines.infrastructure.cluster.x-k8s.io"))
         helm("install", *RELEASE, str(CHART), "--create-namespace", cluster=running)
@@ -92,7 +93,8 @@ def test_definitions_of_capv_are_never_taken_over(own):
 @pytest.fixture
 def allocator(own, tmp_path):
     """One that does not lose its rights with the release."""
-    with Allocator.running(tmp_path, own.kubeconfig) as running:
+    account = own.service_account_kubeconfig("default", "allocator", render().rules("ipam")[1])
+    with Allocator.running(tmp_path, account) as running:
         yield running
 
 
@@ -118,6 +120,54 @@ async def test_upgrade_rollback_and_uninstall_leave_definitions_objects_and_addr
     await kube.gone(api.IP_CLAIMS, "kept", "default")
 
 
+class Installed(ServiceProcess):
+    """A service as its Deployment would run it: with the arguments and the account that the chart gives it."""
+
+    def __init__(self, folder, cluster, service, *flags):
+        self.module = f"services.{service.replace('-', '_')}"
+        account = cluster.service_account_kubeconfig(NAMESPACE, f"groundwork-{service}", [])
+        deployment = json.loads(
+            cluster.kubectl("get", "deployment", f"groundwork-{service}", f"--namespace={NAMESPACE}", "-o", "json")
+        )
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        assert container["command"] == ["python", "-m", self.module]
+        changed = ("--bind-address", "--webhook-address", "--log-format")
+        given = [argument for argument in container["args"] if not argument.startswith(changed)]
+        lease = ["--leader-election", f"--lease-namespace={NAMESPACE}"]
+        super().__init__(folder, account, *given, *lease, *flags)
+
+
+@pytest.mark.parametrize(
+    ("service", "flags"),
+    [
+        ("ipam", ()),
+        ("capv-integrator", ()),
+        ("podpreset", ("--webhook-address=127.0.0.1:0", "--drain-seconds=0")),
+    ],
+)
+async def test_a_service_leads_with_the_arguments_and_the_rights_that_the_chart_gives_it(own, tmp_path, service, flags):
+    process = await asyncio.to_thread(Installed, tmp_path, own, service, *flags)
+    await asyncio.to_thread(process.start)
+    try:
+
+        async def leads():
+            return [record for record in process.records() if record["msg"] == "Became the leader"]
+
+        await eventually(leads)
+        if service == "podpreset":
+
+            async def bundle():
+                path = "jsonpath={.webhooks[0].clientConfig.caBundle}"
+                name = "groundwork-podpreset"
+                return await asyncio.to_thread(own.kubectl, "get", "mutatingwebhookconfiguration", name, "-o", path)
+
+            await eventually(bundle)
+    finally:
+        await asyncio.to_thread(process.stop)
+    assert process.mistakes() == []
+    assert "forbidden" not in process.log().lower()
+
+
 class Hook:
     """What `helm test` does without a node: the hook's objects in its order, and its pod as a process."""
 
@@ -129,7 +179,10 @@ class Hook:
         assert self.pod["kind"] == "Pod"
         assert {o["metadata"]["annotations"]["helm.sh/hook"] for o in [*hooks, self.pod]} == {"test"}
         self.objects = hooks
+        (place,) = (o for o in hooks if o["kind"] == "Namespace")
+        place["metadata"]["labels"][SCOPE_LABEL] = "hook"
         self._folder = folder
+        self._kubeconfig = None
 
     @property
     def role(self):
@@ -137,18 +190,14 @@ class Hook:
 
     def run(self, *changes):
         """Exit code, stdout and stderr of the pod's container with the hook's rights."""
-        self._cluster.apply(*self.objects)
+        self._cluster.apply(*(self.objects if self._kubeconfig is None else [self.role]))
         (container,) = self.pod["spec"]["containers"]
         assert container["command"] == ["python", "-m", "services.chart_test"]
         account = self.pod["spec"]["serviceAccountName"]
-        kubeconfig = self._cluster.service_account_kubeconfig(NAMESPACE, account, [])
-        command = [
-            sys.executable,
-            *container["command"][1:],
-            *container["args"],
-            *changes,
-            f"--kubeconfig={kubeconfig}",
-        ]
+        if self._kubeconfig is None:
+            self._kubeconfig = self._cluster.service_account_kubeconfig(NAMESPACE, account, [])
+        command = [sys.executable, *container["command"][1:], *container["args"], *changes]
+        command.append(f"--kubeconfig={self._kubeconfig}")
         done = subprocess.run(command, cwd=self._folder, capture_output=True, text=True, check=False, timeout=300)
         return done.returncode, done.stdout, done.stderr
 
@@ -158,10 +207,16 @@ def hook(own):
     return Hook(own, ROOT)
 
 
+async def left(kube):
+    """Names of what hooks have made and not deleted."""
+    found = [obj for resource in (POOLS, CLAIMS, PRESETS) for obj in await kube.list(resource, HOOK)]
+    return {(obj["kind"], obj["metadata"]["name"]) for obj in found}
+
+
 @pytest.fixture
 def answering(own, allocator, tmp_path):
     """The services run, and the webhook is asked about the hook's namespace."""
-    labels = {"groundwork-test-scope": "hook"}
+    labels = {SCOPE_LABEL: "hook"}
     with Webhook.running(tmp_path / "webhook", own.kubeconfig) as webhook:
         own.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HOOK, "labels": labels}})
         with webhook.registered(own, "hook"):
@@ -169,13 +224,13 @@ def answering(own, allocator, tmp_path):
 
 
 async def test_the_test_hook_binds_an_address_and_injects_a_pod(kube, hook, answering):
+    before = await left(kube)
     code, told, complaint = await asyncio.to_thread(hook.run, "--timeout=60")
     assert (code, complaint) == (0, "")
     first, second = told.splitlines()
     assert first.startswith("ok: a claim got the address 192.0.2.1")
     assert second.startswith("ok: a pod got GROUNDWORK_HELM_TEST=helm-test-")
-    for resource in (POOLS, PRESETS):
-        assert await kube.list(resource, HOOK) == [], "it cleans up"
+    assert await left(kube) == before, "it cleans up"
 
 
 async def test_the_test_hook_needs_every_right_it_has(hook, answering):
@@ -197,9 +252,9 @@ async def test_the_test_hook_needs_every_right_it_has(hook, answering):
 )
 async def test_the_test_hook_says_what_did_not_come_true(own, kube, hook, step, reason):
     hook.pod["spec"]["containers"][0]["args"] = [f"--namespace={HOOK}", step]
+    before = await left(kube)
     code, told, complaint = await asyncio.to_thread(hook.run, "--timeout=1")
     assert (code, told) == (1, "")
     assert complaint.startswith("failed: ")
     assert reason in complaint
-    for resource in (POOLS, PRESETS):
-        assert await kube.list(resource, HOOK) == [], "it cleans up"
+    assert await left(kube) == before, "it cleans up"

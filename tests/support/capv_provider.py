@@ -24,8 +24,8 @@ RELEASE = "ipam.cluster.x-k8s.io/ReleaseAddress"
 IN_CLUSTER_POOLS = Resource(IPAM, "v1alpha2", "inclusterippools", "InClusterIPPool", namespaced=True)
 
 
-def definition():
-    """A CRD of InClusterIPPool, as far as anybody here looks at one."""
+def definition(kind="InClusterIPPool", scope="Namespaced"):
+    """A CRD of one of its pools, as far as anybody here looks at one."""
     schema = {
         "type": "object",
         "properties": {
@@ -33,7 +33,7 @@ def definition():
             "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
         },
     }
-    names = {"kind": "InClusterIPPool", "plural": "inclusterippools", "singular": "inclusterippool"}
+    names = {"kind": kind, "plural": f"{kind.lower()}s", "singular": kind.lower()}
     version = {
         "name": "v1alpha2",
         "served": True,
@@ -45,10 +45,10 @@ def definition():
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {
-            "name": f"inclusterippools.{IPAM}",
+            "name": f"{names['plural']}.{IPAM}",
             "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/cluster-api"},
         },
-        "spec": {"group": IPAM, "names": names, "scope": "Namespaced", "versions": [version]},
+        "spec": {"group": IPAM, "names": names, "scope": scope, "versions": [version]},
     }
 
 

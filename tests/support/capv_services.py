@@ -20,6 +20,7 @@ from services.runtime.clock import SystemClock
 from services.runtime.kube import config
 from services.runtime.main import Service
 from services.runtime.manager import Manager
+from tests.support import accounts
 from tests.support.capv_witness import Watched, Witness
 from tests.support.service import ServiceProcess
 
@@ -31,14 +32,18 @@ class Integrator(ServiceProcess):
 
 
 class InProcess:
-    """One service. `settings` are those of its command line that differ from the default."""
+    """One service. `settings` are those of its command line that differ from the default.
+
+    With an administrator's kubeconfig it runs under its account of the chart.
+    """
 
     def __init__(self, module, kind, kubeconfig, **settings):
         self.witness = Witness()
         """Sees what it writes; may be replaced while it is stopped or running."""
         self._module = module
         self._client = None
-        self._settings = kind(leader_election=False, kubeconfig=str(kubeconfig), uvloop=False, **settings)
+        account = accounts.for_service(kubeconfig, kind.program.removeprefix("groundwork-"))
+        self._settings = kind(leader_election=False, kubeconfig=str(account), uvloop=False, **settings)
         self._task = None
         self._manager = None
 

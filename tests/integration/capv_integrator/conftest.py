@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import capv_admission
+from tests.support import audit, capv_admission
 from tests.support.capv_world import World
 from tests.support.kube import Kube
 from tools import capi
-from tools.cluster import Cluster
 
 ROOT = Path(__file__).resolve().parents[3]
 DEFINITIONS = ("machines.cluster.x-k8s.io", "infrastructure.cluster.x-k8s.io")
@@ -26,7 +25,7 @@ def definitions():
 @pytest.fixture(scope="session")
 def capv_cluster(control_plane):
     """A cluster of these tests' own, with CAPV's definitions and what its webhooks refuse."""
-    with Cluster.temporary() as running:
+    with audit.audited() as running:
         found = definitions()
         running.install_crds(ROOT / "deploy" / "crds", *capi.crds(), *found)
         machine = next(crd for crd in found if crd["spec"]["names"]["kind"] == "VSphereMachine")

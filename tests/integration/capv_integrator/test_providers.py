@@ -19,7 +19,7 @@ CLUSTER = "integrator.groundwork.dev/cluster"
 
 @pytest.fixture(scope="module")
 def with_in_cluster_pools(capv_cluster):
-    capv_cluster.install_crds(definition())
+    capv_cluster.install_crds(definition(), definition("GlobalInClusterIPPool", "Cluster"))
 
 
 async def in_cluster_pool(world, name, addresses, **metadata):

@@ -8,16 +8,16 @@ import pytest
 
 from services.machine_controller.vsphere import inventory
 from tests.conftest import ROOT
+from tests.support import audit
 from tests.support.vcenter import Vcsim
 from tests.support.zones import World
 from tools import capi
-from tools.cluster import Cluster
 
 
 @pytest.fixture(scope="session")
 def zone_cluster(control_plane):
     """An API server of these tests' own: zones are cluster-scoped, and here the group is served by our definitions."""
-    with Cluster.temporary() as running:
+    with audit.audited() as running:
         definitions = capi.crds("machines.cluster.x-k8s.io", "clusters.cluster.x-k8s.io")
         running.install_crds(ROOT / "deploy" / "crds" / "infrastructure", *definitions)
         yield running

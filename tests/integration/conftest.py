@@ -1,0 +1,63 @@
+"""The API server of these tests keeps an audit log, and services work with the chart's rights and no others.
+
+A test in which a service is refused anything fails. When all of these tests have run and passed, each right of the
+chart has been used: one that no test needs fails the run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.support import audit, rights
+from tools import capi
+
+HERE = Path(__file__).resolve().parent
+
+
+@pytest.fixture(scope="session")
+def cluster(control_plane):
+    """A running cluster with our CustomResourceDefinitions and Cluster API's (IPAM and Cluster)."""
+    with audit.audited() as running:
+        running.install_crds(ROOT / "deploy" / "crds", *capi.crds())
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def within_its_rights():
+    """After each test: nobody was refused anything."""
+    for log in audit.logs():
+        log.read()
+        log.refused.clear()
+    yield
+    refused = []
+    for log in audit.logs():
+        log.read()
+        refused += log.refused
+    assert refused == []
+
+
+def _complete(session):
+    """Whether every test of this folder was chosen."""
+    option = session.config.option
+    narrowed = option.keyword or option.markexpr or getattr(option, "lf", False) or option.deselect
+    chosen = {item.path for item in session.items}
+    return (
+        not narrowed
+        and not option.collectonly
+        and not any("::" in argument for argument in session.config.args)
+        and set(HERE.rglob("test_*.py")) <= chosen
+    )
+
+
+def pytest_sessionfinish(session, exitstatus):
+    if exitstatus != pytest.ExitCode.OK or not _complete(session):
+        return
+    needless = sorted(map(str, rights.needless(audit.USED)))
+    if needless:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter = session.config.pluginmanager.getplugin("terminalreporter")
+        reporter.section("rights of the chart that no test needs", red=True)
+        reporter.write_line("\n".join(needless))
