@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from services.doctor.finding import Finding, Level, some
+from services.doctor.finding import Finding, Level, many, some
 from services.doctor.seen import Unread
 from services.ipam import api, intervals
 from services.ipam.cli import overview, verify
@@ -54,8 +54,8 @@ def pools(seen: Seen) -> Iterator[Finding]:
         yield from found
     yield from _overlaps(books.pools)
     if len(rows) > bad:
-        measure = "can be served and have addresses left" if counted else "can be served"
-        yield Finding(Level.OK, "pools", "", f"{len(rows) - bad} pools {measure}")
+        measure = "no mistakes, addresses left" if counted else "no mistakes"
+        yield Finding(Level.OK, "pools", "", f"{many(len(rows) - bad, 'pool')}: {measure}")
 
 
 def _pool(row: PoolRow, *, counted: bool) -> Iterator[Finding]:
@@ -132,7 +132,7 @@ def claims(seen: Seen) -> Iterator[Finding]:
         what = f"{count}, {reason}: {message}" if message else f"{count}, {reason}"
         yield Finding(Level.WARNING, "claims", some(sorted(names)), what, action)
     if not waiting:
-        yield Finding(Level.OK, "claims", "", f"none of {len(found)} claims waits")
+        yield Finding(Level.OK, "claims", "", f"none of {many(len(found), 'claim')} waits")
 
 
 def _waits(obj: KubeObject) -> tuple[str, str] | None:
@@ -181,6 +181,6 @@ def ledger(seen: Seen) -> Iterator[Finding]:
         what = one if len(items) == 1 else f"{len(items)} times {one}"
         yield Finding(Level.ERROR, "ledger", subject, what, f"{items[0].action}; all: groundwork ipam verify")
     if not found:
-        counted = f"{len(first.claims)} claims, {len(first.addresses)} IPAddresses"
-        what = f"{counted} and {len(first.reservations)} IPReservations agree"
+        counted = (many(len(first.claims), "claim"), many(len(first.reservations), "IPReservation"))
+        what = f"{counted[0]}, {len(first.addresses)} IPAddresses and {counted[1]} agree"
         yield Finding(Level.OK, "ledger", "", what)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from services.doctor import addresses, admission, installation, surroundings
+from services.doctor.finding import Finding, Level
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from services.doctor.finding import Finding
     from services.doctor.seen import Seen
 
 
@@ -56,8 +56,8 @@ CHECKS: dict[str, Check] = {
     ),
     "presets": Check(surroundings.presets, ("stale",), "pods have what presets say now"),
 }
-ACCESS = "access"
-"""What could not be read; said with every check."""
+NOTHING = "nothing to look at: what it is about is not there, or could not be read"
+"""What is said where a check has no finding."""
 
 
 def parts(chosen: Collection[str]) -> set[str]:
@@ -66,7 +66,10 @@ def parts(chosen: Collection[str]) -> set[str]:
 
 
 def run(seen: Seen, chosen: Iterable[str]) -> list[Finding]:
-    """Every finding of the chosen checks, and what could not be read."""
+    """Every finding of the chosen checks, of each at least one, and what could not be read."""
     wanted = set(chosen)
-    found = [finding for name, check in CHECKS.items() if name in wanted for finding in check.decide(seen)]
+    found: list[Finding] = []
+    for name, check in CHECKS.items():
+        if name in wanted:
+            found += list(check.decide(seen)) or [Finding(Level.INFO, name, "", NOTHING)]
     return [*found, *surroundings.access(seen)]

@@ -42,6 +42,11 @@ class Finding(NamedTuple):
 SHOWN = 3
 
 
+def many(count: int, noun: str) -> str:
+    """`1 pool`, `3 pools`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def some(names: list[str], shown: int = SHOWN) -> str:
     """Name the first few of many."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""

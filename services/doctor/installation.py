@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from services.doctor.definitions import differences
-from services.doctor.finding import Finding, Level, some
+from services.doctor.finding import Finding, Level, many, some
 from services.doctor.objects import lease_of
 from services.doctor.seen import Unread
 
@@ -46,7 +46,7 @@ def definitions(seen: Seen) -> Iterator[Finding]:
         good += not found
         yield from found
     if good:
-        yield Finding(Level.OK, "definitions", "", f"{good} definitions are as this version has them")
+        yield Finding(Level.OK, "definitions", "", f"{many(good, 'definition')} as this version has them")
 
 
 def _definition(subject: str, ours: Json, theirs: Json | None) -> Iterator[Finding]:
@@ -97,10 +97,12 @@ def services(seen: Seen) -> Iterator[Finding]:
             what = f"none of {service.replicas} pods is available{said}"
             yield Finding(Level.ERROR, "services", str(service), what, look)
         elif service.available < service.replicas:
-            what = f"{service.available} of {service.replicas} pods are available{said}"
+            what = f"{service.available} of {service.replicas} pods available{said}"
             yield Finding(Level.WARNING, "services", str(service), what, look)
         else:
-            yield Finding(Level.OK, "services", str(service), f"{service.available} pods are available")
+            yield Finding(
+                Level.OK, "services", str(service), f"{service.available} of {many(service.replicas, 'pod')} available"
+            )
 
 
 def leaders(seen: Seen) -> Iterator[Finding]:

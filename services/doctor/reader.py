@@ -54,11 +54,11 @@ class Reader:
                 return await read()
             except Unauthorized:
                 raise
-            except NotFound as error:
-                return Unread(what, Why.UNSERVED, error.message)
+            except (NotFound, UnusableError) as error:  # the latter says that definitions are missing
+                return Unread(what, Why.UNSERVED, str(error))
             except Forbidden as error:
                 return self._note(what, Why.FORBIDDEN, error.message)
-            except (ApiError, RequestTimeout, UnusableError, msgspec.MsgspecError, ValueError) as error:
+            except (ApiError, RequestTimeout, msgspec.MsgspecError, ValueError) as error:
                 return self._note(what, Why.FAILED, " ".join(str(error).split()))
 
     def _note(self, what: str, why: Why, message: str) -> Unread:

@@ -1,6 +1,7 @@
 """What each service may do, as questions about its ServiceAccount.
 
-Invariant: what is listed here is what docs/reference/rbac.md lists and the chart gives; a test holds it to the chart.
+Invariant: what is listed here is what the chart gives, which a test holds it to, but for what only API servers with
+OwnerReferencesPermissionEnforcement ask for.
 Must not know: who asks.
 """
 
@@ -25,17 +26,24 @@ _PRESETS = "reach.spectrocloud.com"
 CLUSTER_SCOPED = frozenset(
     {
         *("customresourcedefinitions", "globalippools", "ipreservations", "clusterpodpresets", "namespaces", "nodes"),
-        *("servicecidrs", "mutatingwebhookconfigurations", "vspheredeploymentzones", "vspherefailuredomains"),
+        *(
+            "servicecidrs",
+            "globalinclusterippools",
+            "mutatingwebhookconfigurations",
+            "vspheredeploymentzones",
+            "vspherefailuredomains",
+        ),
     }
 )
 
 
 class Rule(NamedTuple):
-    """Verbs on resources of a group."""
+    """Verbs on resources of a group, on one object where a name is given."""
 
     group: str
     resources: tuple[str, ...]
     verbs: tuple[str, ...]
+    name: str = ""
 
 
 class Question(NamedTuple):
@@ -82,7 +90,9 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(_CAPI, ("machines", "clusters"), _READ),
         Rule(_IPAM, ("ipaddressclaims",), _OWN),
         Rule(_METAL3, ("ipclaims",), _OWN),
-        Rule(_IPAM, ("ipaddresses",), _READ),
+        Rule(_IPAM, ("ipaddressclaims/status",), ("update",)),
+        Rule(_METAL3, ("ipclaims/status",), ("update",)),
+        Rule(_IPAM, ("ipaddresses", "inclusterippools", "globalinclusterippools"), _READ),
         Rule(_METAL3, ("ipaddresses", "ippools"), _READ),
         Rule(_GROUNDWORK, ("globalippools",), _READ),
     ),
@@ -90,6 +100,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(_PRESETS, ("clusterpodpresets", "podpresets"), _READ),
         Rule(_PRESETS, ("clusterpodpresets/status", "podpresets/status"), ("patch",)),
         Rule("", ("namespaces", "nodes", "pods"), _READ),
+        Rule("", ("services",), _READ, "kubernetes"),
         Rule("discovery.k8s.io", ("endpointslices",), _READ),
         Rule("networking.k8s.io", ("servicecidrs",), _READ),
     ),
@@ -97,12 +108,13 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(_CAPV, ("vspheremachines",), (*_READ, "update", "patch")),
         Rule(_CAPV, ("vsphereclusters", "vspheredeploymentzones"), (*_READ, "update")),
         Rule(_CAPV, ("vspheremachines/status", "vsphereclusters/status", "vspheredeploymentzones/status"), ("update",)),
-        Rule(_CAPV, ("vspherefailuredomains",), (*_READ, "update", "delete")),
+        Rule(_CAPV, ("vspherefailuredomains",), ("get", *_READ, "update", "delete")),
         Rule(_CAPI, ("machines", "clusters"), _READ),
         Rule(_IPAM, ("ipaddressclaims",), _OWN),
         Rule(_IPAM, ("ipaddresses",), ("get",)),
         Rule("", ("secrets",), ("get", *_READ)),
         Rule("", ("configmaps",), ("get",)),
+        Rule("coordination.k8s.io", ("leases",), ("get",), "capv-controller-manager-runtime"),
     ),
 }
 """Rights in every namespace that a service watches, and on what belongs to none."""
@@ -116,7 +128,7 @@ def questions(service: Service) -> Iterator[Question]:
             scoped = resource.partition("/")[0] not in CLUSTER_SCOPED
             for space in spaces if scoped else ("",):
                 for verb in rule.verbs:
-                    yield Question(verb, rule.group, resource, space)
+                    yield Question(verb, rule.group, resource, space, rule.name)
     leading = service.flag("lease-namespace") or service.namespace
     if service.flag("no-leader-election") != "true":
         for verb in ("get", "create", "update"):

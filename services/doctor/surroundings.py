@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from services.doctor.finding import Finding, Level, some
+from services.doctor.finding import Finding, Level, many, some
 from services.doctor.seen import Unread, Why
 from services.podpreset.cli.stale import Reason
 
@@ -155,7 +155,7 @@ def presets(seen: Seen) -> Iterator[Finding]:
     }
     for reason, count in sorted(counts.items()):
         names = list(spaces[reason])
-        pods = f"{count} of {seen.stale.pods} pods"
+        pods = f"{count} of {many(seen.stale.pods, 'pod')}"
         only = f" -n {names[0]}" if len(names) == 1 else ""
         yield Finding(
             Level.ERROR if reason is Reason.REFUSED else Level.WARNING,
@@ -165,7 +165,9 @@ def presets(seen: Seen) -> Iterator[Finding]:
             f"groundwork podpreset stale{only}, then kubectl rollout restart",
         )
     if not counts:
-        yield Finding(Level.OK, "presets", "", f"{seen.stale.pods} pods have what presets say")
+        yield Finding(
+            Level.OK, "presets", "", f"{many(seen.stale.pods, 'pod')}, none with anything else than presets say"
+        )
 
 
 def access(seen: Seen) -> Iterator[Finding]:

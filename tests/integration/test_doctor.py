@@ -341,9 +341,10 @@ def test_a_list_that_is_too_long_is_counted_and_not_read(site, doctor):
         code, found = doctor("--only=pools", "--limit=3")
     assert code == OK
     assert [(item["level"], item["check"], item["object"]) for item in found] == [
-        ("info", "access", f"{IPPOOLS.replace('ippools.', 'ippools.v1alpha1.')}")
+        ("info", "pools", ""),
+        ("info", "access", "ippools.v1alpha1.ipam.metal3.io"),
     ]
-    assert "there are 4, more than --limit 3" in found[0]["what"]
+    assert "there are 4, more than --limit 3" in found[1]["what"]
 
 
 def test_a_cluster_without_anything_of_ours_is_told_apart_from_a_broken_one(site, doctor):
