@@ -10,7 +10,6 @@ Sources: open-vm-tools' 64 KiB for one RPC message; cloud-init's and Ignition's 
 from __future__ import annotations
 
 import base64
-import binascii
 import gzip
 import zlib
 from typing import TYPE_CHECKING
@@ -70,5 +69,6 @@ def decoded(key: str, values: Mapping[str, str]) -> bytes | None:
                 return gzip.decompress(base64.b64decode(text))
             case _:
                 return text.encode()
-    except (binascii.Error, OSError, EOFError, zlib.error) as error:
-        raise MalformedError(f"{key}: not {encoding}") from error
+    # Of base64, ValueError: its letters may be wrong, or not even ASCII.
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise MalformedError(f"{key}: not {encoding or 'UTF-8'}") from error

@@ -74,7 +74,14 @@ def test_values_of_other_writers_are_read_too(values, found):
     assert encode.decoded("k", values) == found
 
 
-@pytest.mark.parametrize("values", [{"k": "a", "k.encoding": "base64"}, {"k": "YWJj", "k.encoding": "gzip+base64"}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"k": "a", "k.encoding": "base64"},
+        {"k": "YWJj", "k.encoding": "gzip+base64"},
+        {"k": "\x80", "k.encoding": "gzip+base64"},
+    ],
+)
 def test_a_value_that_is_not_what_it_says_is_told_without_it(values):
     with pytest.raises(MalformedError) as caught:
         encode.decoded("k", values)
