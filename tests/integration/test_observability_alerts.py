@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import pytest
 import yaml
 
-from tests.support.prometheus import alert_files, alerts, promtool
+from tests.support.prometheus import ROOT, alert_files, alerts, promtool
 
 POOL = 'pool_kind="IPPool", namespace="site-a", pool="nodes"'
 OURS = 'job="ipam", instance="a"'
@@ -433,6 +434,17 @@ def test_both_sides_of_each_alert_are_tried(name):
 
 def test_promtool_finds_no_fault_with_the_rules():
     code, output = promtool("check", "rules", "--lint=all", "--lint-fatal", *alert_files())
+    assert code == 0, output
+
+
+def test_prometheus_takes_the_scrapes_that_the_monitoring_page_shows(tmp_path):
+    page = (ROOT / "docs" / "tasks" / "monitor.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```text\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    jobs = yaml.safe_load(block)
+    assert all(job["honor_labels"] for job in jobs)
+    path = tmp_path / "prometheus.yml"
+    path.write_text(yaml.safe_dump({"scrape_configs": jobs}))
+    code, output = promtool("check", "config", "--syntax-only", path)
     assert code == 0, output
 
 
