@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlencode
 
 from services.runtime.kube import config
@@ -128,7 +128,8 @@ class Kube:
         """Delete an object and strip the finalizers that others rely on."""
         await self.delete(resource, name, namespace)
         if await self.find(resource, name, namespace) is not None:
-            await self.set_finalizers(resource, name, namespace)
+            with suppress(NotFound):  # who finalises it was faster
+                await self.set_finalizers(resource, name, namespace)
         await self.gone(resource, name, namespace)
 
     async def events(self, obj):
