@@ -32,10 +32,9 @@ class Sample(NamedTuple):
 
 
 class History:
-    """Samples by pool, since `began`."""
+    """Samples by pool."""
 
-    def __init__(self, began: float) -> None:
-        self.began = int(began)
+    def __init__(self) -> None:
         self._rows: dict[PoolKey, array[int]] = {}
 
     def add(self, pool: PoolKey, sample: Sample) -> None:

@@ -47,7 +47,7 @@ class StatusPage:
         self._settings = settings
         self._clock = clock
         self._replica = replica or os.environ.get("HOSTNAME") or socket.gethostname()
-        self._history = History(clock.now().timestamp())
+        self._history = History()
         self._leading = False
         self.server = WebServer(self.show, clock, {host.lower() for host in settings.web_host})
 

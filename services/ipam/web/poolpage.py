@@ -110,7 +110,7 @@ def _map(page: PoolPage, window: Interval | None) -> Markup:
             class_="map-and-legend",
         )
         if survey.charts
-        else element("p", "The pool has no addresses.", class_="summary"),
+        else element("p", "There are no addresses of the pool here.", class_="summary"),
         aria_labelledby="map",
     )
 

@@ -268,14 +268,14 @@ def sample(at, used, waiting=0):
 
 
 def test_equal_counts_in_a_row_are_one_sample():
-    history = History(0)
+    history = History()
     for at in range(10):
         history.add(ONE, sample(at, at // 5))
     assert [(s.at, s.used) for s in history.samples(ONE)] == [(0, 0), (5, 1)]
 
 
 def test_the_number_of_samples_is_bounded_and_recent_ones_stay():
-    history = History(0)
+    history = History()
     for at in range(100 * MOST):
         history.add(ONE, sample(at, at))
     kept = [s.at for s in history.samples(ONE)]
@@ -286,7 +286,7 @@ def test_the_number_of_samples_is_bounded_and_recent_ones_stay():
 
 
 def test_the_history_of_a_pool_that_is_gone_is_forgotten():
-    history = History(0)
+    history = History()
     history.add(ONE, sample(1, 1))
     history.add(ALL, sample(1, 1))
     history.keep({ALL})
