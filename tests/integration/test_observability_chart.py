@@ -26,14 +26,20 @@ THRESHOLD = re.compile(r"([\d.]+) # (\w+)")
 BASE = "metrics.prometheusRule.runbookBaseUrl"
 
 
-@functools.cache
-def rendered(*values):
-    """Objects of `helm template` as (kind, name): object."""
+def helm(*values):
+    """`helm template` with values set: exit code, output, complaint."""
     sets = [f"--set={value}" for value in values]
     command = [binaries.ensure("helm")["helm"], "template", "groundwork", str(CHART), "--namespace=system", *sets]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(done.stdout) if o}
+    return done.returncode, done.stdout, done.stderr
+
+
+@functools.cache
+def rendered(*values):
+    """Objects of `helm template` as (kind, name): object."""
+    code, output, complaint = helm(*values)
+    assert code == 0, complaint
+    return {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(output) if o}
 
 
 def sources():
@@ -85,6 +91,19 @@ def test_each_threshold_is_changed_where_it_is_named_and_nowhere_else():
         for rule in group["rules"]:
             rule["expr"] = THRESHOLD.sub(lambda found: f"{wanted[found[2]]} # {found[2]}", rule["expr"])
     assert by_name(groups(rendered(RULE, *ALL, *sets))) == by_name(expected)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "complaint"),
+    [
+        ("poolFreePercnt=5", "poolFreePercnt: no alert has it"),
+        ("poolFreePercent=few", "poolFreePercent: few is no number"),
+    ],
+)
+def test_a_threshold_that_no_alert_has_or_that_is_no_number_is_refused(threshold, complaint):
+    code, _, said = helm(RULE, f"metrics.prometheusRule.thresholds.{threshold}")
+    assert code == 1
+    assert complaint in said
 
 
 @pytest.mark.parametrize("base", ["https://example.org/runbooks", "https://example.org/runbooks/"])
