@@ -62,6 +62,9 @@ class CommandLine(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage."""
+        groups = self._subparsers._group_actions if self._subparsers is not None else ()  # noqa: SLF001 - argparse has no public way to read a parser
+        if message.endswith("required: COMMAND") and groups:
+            message = f"no COMMAND: use one of {', '.join(groups[0].choices or ())}"
         raise UnusableError(f"{message} (see {self.prog} --help)")
 
 

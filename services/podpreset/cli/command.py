@@ -97,9 +97,10 @@ they have none, of all workloads of the cluster."""
     conversion = command(
         "convert",
         answers.convert,
-        f"write presets of other projects as ours: {', '.join(convert.KNOWN)}",
+        "write presets of other projects as ours",
         "something has no counterpart; it is said on stderr and in comments",
     )
+    conversion.description = f"{conversion.description}: {', '.join(convert.KNOWN)}"
     _add_files(conversion)
     _add_output(conversion, "yaml", "json")
 

@@ -81,7 +81,7 @@ def test_every_subcommand_answers_help_and_says_what_its_exit_codes_mean(capsys)
 # -- flags ---------------------------------------------------------------------------------------------------------
 
 WRONG = {
-    "no command": ([], "the following arguments are required: COMMAND"),
+    "no command": ([], "no COMMAND: use one of pools, addresses, verify, export, import"),
     "an unknown command": (["pool"], "invalid choice: 'pool'"),
     "an unknown flag": (["pools", "--all"], "unrecognized arguments: --all"),
     "an abbreviated flag": (["verify", "--sett", "3"], "unrecognized arguments: --sett 3"),
