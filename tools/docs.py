@@ -1,8 +1,9 @@
 """`python -m tools.docs`: the reference pages that repeat what the code and the CRDs say, made from them.
 
-Makes docs/reference/api.md (from deploy/crds), flags.md (from the settings of the services) and metrics.md (from the
-metrics that the services register when they are imported). `--check` writes nothing and exits 1 with a line for each
-page that is out of date; otherwise the exit code is 0.
+Makes docs/reference/api.md (from deploy/crds), chart.md (from the chart's values.yaml), flags.md (from the settings of
+the services), metrics.md (from the metrics that the services register when they are imported) and alerts.md (from the
+chart's rules). `--check` writes nothing and exits 1 with a line for each page that is out of date; otherwise the exit
+code is 0.
 
 Invariants: the same sources give the same bytes, whatever Python, platform and other imports.
 Must not know: the pages written by hand.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_type_hints
@@ -31,6 +33,7 @@ from services.podpreset.settings import PodPresetSettings
 from services.runtime import metrics
 from services.runtime.flags import Flag, boolean, duration
 from services.runtime.settings import Settings
+from tools import values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 CRDS = ROOT / "deploy" / "crds"
+ALERTS = ROOT / "deploy" / "chart" / "files" / "alerts"
+CHART = ROOT / "deploy" / "chart"
 CRD_ORDER = (
     *("IPPool", "GlobalIPPool", "IPClaim", "IPAddress", "IPReservation"),
     *("ClusterPodPreset", "PodPreset"),
@@ -350,9 +355,77 @@ def metrics_page() -> str:
     return "\n".join([*lines, ""])
 
 
+# -- chart.md ------------------------------------------------------------------------------------------------------
+
+
+def chart_page() -> str:
+    """docs/reference/chart.md."""
+    blocks = values.read(CHART / "values.yaml")
+    lines = [
+        "# Values of the chart",
+        "",
+        NOTICE,
+        "",
+        "What `deploy/chart` can be told with `--set` or a file of values. `values.schema.json` refuses what is not",
+        "here and what cannot be. [Install with helm](../tasks/install-with-helm.md) shows them at work.",
+    ]
+    for block in blocks:
+        title = f"`{block.name}`" if block.name else "What all services share"
+        about = plain(block.comment)
+        rows = [(code(value.path), code(_value(value.default)), value.comment) for value in block.values]
+        lines += ["", f"## {title}", "", *([about, ""] if about else []), *table(("Value", "Default", "Meaning"), rows)]
+    return "\n".join([*lines, ""])
+
+
+def _value(value: object) -> str:
+    """Return a default as it would be written in YAML, on one line."""
+    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("\n...")
+
+
+# -- alerts.md -----------------------------------------------------------------------------------------------------
+
+# A number of an expression and the comment behind it, by which the chart's values find it.
+THRESHOLD = re.compile(r"([<>=]+ [\d.]+) # (\w+)")
+
+
+def alerts_page() -> str:
+    """docs/reference/alerts.md."""
+    lines = [
+        "# Alerts",
+        "",
+        NOTICE,
+        "",
+        "Rules of `deploy/chart/files/alerts`. How to get them, and how to change a threshold:",
+        "[monitor](../tasks/monitor.md).",
+        "An alert fires once its expression has been true for the time in the column After.",
+    ]
+    for path in sorted(ALERTS.glob("*.yaml")):
+        text = path.read_text(encoding="utf-8")
+        (group,) = yaml.safe_load(text)["groups"]
+        rows = [
+            (
+                f"[{rule['alert']}](../runbooks/{rule['alert']}.md)",
+                rule["for"],
+                rule["labels"]["severity"],
+                rule["annotations"]["summary"],
+                ", ".join(code(f"{name} {number}") for number, name in THRESHOLD.findall(rule["expr"])),
+            )
+            for rule in group["rules"]
+        ]
+        header = ("Alert", "After", "Severity", "Meaning", "Thresholds")
+        lines += ["", f"## {group['name']}", "", *table(header, rows)]
+    return "\n".join([*lines, ""])
+
+
 # -- the command ---------------------------------------------------------------------------------------------------
 
-PAGES: Mapping[str, Callable[[], str]] = {"api.md": api_page, "flags.md": flags_page, "metrics.md": metrics_page}
+PAGES: Mapping[str, Callable[[], str]] = {
+    "api.md": api_page,
+    "chart.md": chart_page,
+    "flags.md": flags_page,
+    "metrics.md": metrics_page,
+    "alerts.md": alerts_page,
+}
 
 
 def outdated(folder: Path) -> dict[Path, str]:

@@ -11,7 +11,7 @@ from tests.support.chart import CHART, COMPONENTS, NAMESPACE, ROOT, helm, merged
 
 EVERYTHING = {
     "machineController": {"enabled": True},
-    "ipam": {"web": {"enabled": True}},
+    "ipam": {"web": {"enabled": True, "service": {"enabled": True}}},
     "podpreset": {"autoscaling": {"enabled": True}, "webhook": {"certManager": {"enabled": True}}},
     "networkPolicy": {"enabled": True},
     "metrics": {"serviceMonitor": {"enabled": True}},

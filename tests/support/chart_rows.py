@@ -10,7 +10,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.support.chart import COMPONENTS, KEYS, NAMESPACE
+from tests.support.chart import COMPONENTS, KEYS, NAMESPACE, merged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,7 +86,7 @@ def _blocks(*cidrs):
 
 _POLICY = {"networkPolicy": {"enabled": True}}
 _MONITOR = {"metrics": {"serviceMonitor": {"enabled": True}}}
-_WEB = {"ipam": {"web": {"enabled": True}}}
+_WEB = {"ipam": {"web": {"enabled": True, "service": {"enabled": True}}}}
 _SCALED = {"podpreset": {"autoscaling": {"enabled": True}}}
 _EXPRESSION = {"key": "tier", "operator": "In", "values": ["front"]}
 
@@ -337,6 +337,15 @@ ROWS = [
         also=_POLICY,
     ),
     Row(
+        "networkPolicy.webFrom",
+        [{"podSelector": {}}],
+        lambda r: (
+            [rule.get("from") for rule in _rule(r, "ipam", egress=False) if rule["ports"] == _ports(8081)]
+            == [[{"podSelector": {}}]]
+        ),
+        also=merged(_POLICY, _WEB),
+    ),
+    Row(
         "networkPolicy.apiServer.cidrs",
         ["10.0.0.1/32"],
         _every(lambda r, c: _reaches(c, to=_blocks("10.0.0.1/32"))(r)),
@@ -387,24 +396,19 @@ ROWS = [
     ),
     # services
     *(row for key in KEYS for row in _of_service(key)),
+    Row("ipam.web.enabled", True, lambda r: "--web" in r.args("ipam") and not _web_service(r), "page"),
+    Row("ipam.web.hosts", ["ipam.example.org"], lambda r: "--web-host=ipam.example.org" in r.args("ipam"), also=_WEB),
     Row(
-        "ipam.web.enabled",
+        "ipam.web.service.enabled",
         True,
         lambda r: (
-            "--web" in r.args("ipam")
-            and r.get("Service", "groundwork-ipam-web")["spec"]["ports"][0]["targetPort"] == "http"
-            if r.find("Service", "groundwork-ipam-web")
-            else False
-        ),
-    ),
-    Row(
-        "ipam.web.service.port",
-        8081,
-        lambda r: (
-            [o["spec"]["ports"][0]["port"] for o in r.of("Service") if o["metadata"]["name"].endswith("-web")] == [8081]
+            "--web-address=0.0.0.0:8081" in r.args("ipam")
+            and {"name": "web", "containerPort": 8081} in r.container("ipam")["ports"]
+            and [port["targetPort"] for port in _web_service(r)] == ["web"]
         ),
         also=_WEB,
     ),
+    Row("ipam.web.service.port", 8082, lambda r: [port["port"] for port in _web_service(r)] == [8082], also=_WEB),
     Row("ipam.web.service.annotations", NOTES, _notes("Service", "groundwork-ipam-web"), also=_WEB),
     Row("podpreset.processes", 3, lambda r: "--processes=3" in r.args("podpreset")),
     Row(
@@ -493,6 +497,12 @@ ROWS = [
     ),
     Row("machineController.all", True, lambda r: "--all" in r.args("machine-controller")),
 ]
+
+
+def _web_service(r):
+    """Ports of the Service of the status page, [] when it is not there."""
+    found = r.find("Service", "groundwork-ipam-web")
+    return found["spec"]["ports"] if found else []
 
 
 def _notes_of_webhook(r):
