@@ -39,7 +39,7 @@ demo: binaries ## a running system on a real API server, with addresses bound (D
 
 .PHONY: test
 test: binaries ## all tests but e2e and bench (TESTS=tests/unit or ARGS="-k name": some of them)
-	@$(PY) -m tools.binaries helm >/dev/null
+	@$(PY) -m tools.binaries helm promtool prometheus >/dev/null
 	@$(PYTEST) $(TESTS) --ignore=tests/e2e --ignore=tests/bench $(ARGS)
 
 .PHONY: check
@@ -50,6 +50,7 @@ check: $(READY) ## linters, types, import contracts, and that CRDs, structs and 
 	@$(VENV)/bin/lint-imports
 	@$(PY) -m tools.check_crds
 	@$(PY) -m tools.docs --check
+	@$(PY) -m tools.dashboards --check
 	@$(PY) -m tools.audit
 
 .PHONY: faults
