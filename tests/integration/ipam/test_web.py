@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -165,3 +167,12 @@ async def test_without_the_flag_there_is_no_page(cluster, allocator, tmp_path):
         assert plain._get("/")[0] == 404
     assert len(listening(allocator.pid)) == 2
     assert allocator._get("/status.json")[0] == 404, "it is not beside probes and metrics"
+
+
+def test_an_address_that_is_taken_ends_the_start_with_one_line(cluster, allocator):
+    flags = ("--bind-address=127.0.0.1:0", "--no-leader-election", "--web", f"--web-address={served_at(allocator)}")
+    command = [sys.executable, "-m", "services.ipam", f"--kubeconfig={cluster.kubeconfig}", *flags]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 2
+    assert f"groundwork-ipam: cannot listen on {served_at(allocator)}: " in ended.stderr
+    assert "Traceback" not in ended.stderr
