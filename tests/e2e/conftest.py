@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import contextmanager
 
 import pytest
 
 from tests.e2e import traces
-from tests.e2e.site import Site
+from tests.e2e.site import Site, run
 from tools import binaries
 from tools.node.node import PROGRAMS
 
@@ -73,13 +74,27 @@ def node_programs():
 
 
 @pytest.fixture(scope="session")
-def site(steps, tmp_path_factory):
+def archives(steps, tmp_path_factory):
+    """The archives of our image and of the client's, built from this checkout."""
+    folder = tmp_path_factory.mktemp("images")
+    made = {name: folder / f"{name}.tar" for name in ("build", "client")}
+    for command, archive in made.items():
+        with steps.step(f"image: {command}"):
+            run(sys.executable, "-m", "tools.image", command, "--out", archive)
+    yield made
+    for archive in made.values():
+        archive.unlink()
+
+
+@pytest.fixture(scope="session")
+def site(request, steps, tmp_path_factory):
     """A cluster with our image and nothing installed yet; a node of our own is gone without a trace afterwards."""
     if Site.lent():
         yield Site.of_environment(tmp_path_factory.mktemp("site"))
         return
     before = traces.of_machine()
-    with Site.made(tmp_path_factory.mktemp("site"), steps) as made:
+    archives = request.getfixturevalue("archives")  # only now: a cluster that is lent has them
+    with Site.made(tmp_path_factory.mktemp("site"), steps, archives) as made:
         of_node = made.node.folder, made.node.network, made.node.cgroup
         yield made
     with steps.step("what the node left behind"):

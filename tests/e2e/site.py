@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -61,19 +60,14 @@ class Site:
 
     @classmethod
     @contextmanager
-    def made(cls, folder, steps):
-        """A node of our own, with the image built from this checkout."""
-        archives = {name: folder / f"{name}.tar" for name in ("build", "client")}
-        for command, archive in archives.items():
-            with steps.step(f"image: {command}"):
-                run("python", "-m", "tools.image", command, "--out", archive)
+    def made(cls, folder, steps, archives):
+        """A node of our own with images from archives."""
         with ExitStack() as running:
             with steps.step("node: up"):
                 node = running.enter_context(Node.temporary())
             with steps.step("node: load the images"):
                 for archive in archives.values():
                     node.load(archive)
-                    archive.unlink()
             yield cls(node.kubeconfig, folder, _IMAGE, _CLIENT, node)
             with steps.step("node: down"):
                 running.close()
@@ -162,8 +156,6 @@ def leaving(pod):
 def run(program, *arguments, content=None, environment=None):
     """Output of a command that must succeed."""
     command = [str(part) for part in (program, *arguments)]
-    if command[0] == "python":
-        command[0] = sys.executable
     done = subprocess.run(
         command,
         cwd=ROOT,

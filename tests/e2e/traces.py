@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from tools.node import cgroups, machine
+from tools.node import machine
 
 _SETTINGS = (
     "kernel/keys/root_maxbytes",
@@ -58,7 +58,7 @@ def of_node(folder, network, cgroup):
             found.append(f"process {process.name}: {command}")
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     found += [f"mount {line}" for line in mounts if str(folder) in line or " node-" in line]
-    found += [f"cgroup {path}" for path in cgroups.left(cgroup)]
+    found += [f"cgroup {path}" for pattern in ("", "*/") for path in Path("/sys/fs/cgroup").glob(f"{pattern}{cgroup}")]
     if folder.exists():
         found.append(f"folder {folder}")
     return found

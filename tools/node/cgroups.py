@@ -18,9 +18,7 @@ _PATIENCE_S = 20.0
 
 
 def _hierarchies() -> list[Path]:
-    if _V2.exists():
-        return [_ROOT]
-    return [path for path in sorted(_ROOT.iterdir()) if path.is_dir() and path.name != "unified"]
+    return [_ROOT] if _V2.exists() else [path for path in sorted(_ROOT.iterdir()) if path.is_dir()]
 
 
 def make(name: str) -> None:
