@@ -8,6 +8,7 @@ Must not know: what the names are completed for.
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     import argparse
 
 SECONDS = 2.0
-"""How long a key press may wait for the API server."""
+"""How long a key press may wait for the API server, unless VARIABLE says otherwise."""
+VARIABLE = "GROUNDWORK_COMPLETION_SECONDS"
 LIMIT = 500
 _METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 
@@ -54,11 +56,19 @@ async def find(kind: str, options: argparse.Namespace) -> list[str]:
     if kind not in _RESOURCES:
         return []
     try:
-        async with asyncio.timeout(SECONDS):
-            found = await _read(_RESOURCES[kind], options)
+        async with asyncio.timeout(seconds := patience()):
+            found = await _read(_RESOURCES[kind], options, seconds)
     except (KubeError, OSError, TimeoutError, msgspec.MsgspecError):
         return []
     return written(kind, found)
+
+
+def patience() -> float:
+    """Seconds that may be waited."""
+    try:
+        return max(0.0, float(os.environ.get(VARIABLE) or SECONDS))
+    except ValueError:
+        return SECONDS
 
 
 def written(kind: str, found: list[Name]) -> list[str]:
@@ -67,9 +77,9 @@ def written(kind: str, found: list[Name]) -> list[str]:
     return sorted(set(whole))
 
 
-async def _read(resources: tuple[Resource, ...], options: argparse.Namespace) -> list[Name]:
+async def _read(resources: tuple[Resource, ...], options: argparse.Namespace, seconds: float) -> list[Name]:
     connection = await access.connect(options)
-    async with Client(connection, user_agent="groundwork-completion", timeout=SECONDS) as client:
+    async with Client(connection, user_agent="groundwork-completion", timeout=seconds) as client:
         pages = await asyncio.gather(*(_page(client, resource) for resource in resources))
     return [name for page in pages for name in page]
 

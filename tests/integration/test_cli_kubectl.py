@@ -8,6 +8,7 @@ import subprocess
 import pytest
 import yaml
 
+from services.completion.names import VARIABLE
 from services.ipam import api
 from tests.support import shells
 from tests.support.ipam_cli import pool
@@ -21,7 +22,12 @@ def kubectl(tmp_path_factory, cluster):
     """Runs the real kubectl with the plugin on PATH and the cluster as the current context."""
     folder = shells.install(tmp_path_factory.mktemp("bin"))
     program = binaries.ensure("kubectl")["kubectl"]
-    environ = {"PATH": f"{folder}:{os.environ['PATH']}", "HOME": str(folder), "KUBECONFIG": str(cluster.kubeconfig)}
+    environ = {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "HOME": str(folder),
+        "KUBECONFIG": str(cluster.kubeconfig),
+        VARIABLE: "60",  # a machine under load must not decide what is completed
+    }
 
     def run(*arguments, **extra):
         done = subprocess.run(

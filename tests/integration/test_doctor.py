@@ -231,6 +231,16 @@ def suspended(site):
         os.kill(site.webhook.pid, signal.SIGCONT)
 
 
+@contextmanager
+def stopped(site):
+    """The webhook's process is gone."""
+    site.webhook.stop()
+    try:
+        yield
+    finally:
+        site.webhook.start()
+
+
 def expired(secret):
     authority = pki.Pair(*(base64.b64decode(secret["data"][name]) for name in ("ca.crt", "ca.key")))
     name = f"{WEBHOOK}.{NAMESPACE}.svc"
@@ -271,7 +281,7 @@ def test_trust_that_is_broken_is_found(site, doctor, where, change, expected, sa
 
 
 def test_a_webhook_that_does_not_answer_is_found_though_pods_are_let_in(site, doctor):
-    with suspended(site):
+    with stopped(site):
         code, found = doctor("--only=admission")
     assert serious(found) == {("error", "admission", "Namespace default")}
     assert "is created without what ClusterPodPreset doctor gives" in found[0]["what"]
@@ -282,7 +292,7 @@ def test_a_webhook_that_does_not_answer_is_found_though_pods_are_let_in(site, do
 def test_without_a_preset_the_count_of_the_api_server_tells_that_the_webhook_is_passed_over(site, doctor):
     with site.without("clusterpodpreset", "doctor"):
         assert doctor("--only=admission")[0] == OK
-        with suspended(site):
+        with stopped(site):
             code, found = doctor("--only=admission")
     assert code == FOUND
     assert "without asking the webhook" in found[0]["what"]

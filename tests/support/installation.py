@@ -17,6 +17,8 @@ VALUES = {"machineController": {"enabled": False}}
 SERVICES = tuple(name for name in COMPONENTS if name != "machine-controller")
 WEBHOOK = "groundwork-podpreset"
 CERTIFICATES = f"{WEBHOOK}-certificates"
+PATIENCE_SECONDS = 12
+"""What the API server gives the webhook: more than users want, so that a machine under load changes nothing."""
 
 
 def lease(component, renewed=None):
@@ -63,6 +65,7 @@ class Installation:
                 obj["spec"] = {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": self._port}]}
             for hook in obj.get("webhooks", ()):
                 hook["clientConfig"]["service"]["port"] = self._port
+                hook["timeoutSeconds"] = PATIENCE_SECONDS
         self.cluster.apply(space)
         self.cluster.apply(*objects, *(lease(component) for component in SERVICES))
         for component in SERVICES:

@@ -179,6 +179,16 @@ def test_names_are_written_as_their_flag_takes_them():
     assert names.written("presets", [names.Name("PodPreset", "b", "x"), names.Name("PodPreset", "a", "x")]) == ["x"]
 
 
+@pytest.mark.parametrize(
+    ("said", "seconds"), [(None, 2.0), ("", 2.0), ("5", 5.0), ("0.5", 0.5), ("-1", 0.0), ("x", 2.0)]
+)
+def test_how_long_a_key_press_may_wait_can_be_said(monkeypatch, said, seconds):
+    monkeypatch.delenv(names.VARIABLE, raising=False)
+    if said is not None:
+        monkeypatch.setenv(names.VARIABLE, said)
+    assert names.patience() == seconds
+
+
 def test_only_the_service_that_is_named_is_imported():
     script = (
         "import sys; from services import cli; cli.main(['__complete', 'machine', '']);"
