@@ -137,6 +137,21 @@ class Installed(ServiceProcess):
         super().__init__(folder, account, *given, *lease, *flags)
 
 
+async def certified(own):
+    """Wait for the webhook's CA in the configuration, spoil its certificate, and wait for a new one."""
+
+    async def look(*what):
+        return await asyncio.to_thread(own.kubectl, "get", *what)
+
+    bundle = "jsonpath={.webhooks[0].clientConfig.caBundle}"
+    configuration = ("mutatingwebhookconfiguration", "groundwork-podpreset", "-o", bundle)
+    secret = ("secret", "groundwork-podpreset-certificates", f"--namespace={NAMESPACE}")
+    await eventually(lambda: look(*configuration))
+    spoilt = {"data": {"tls.crt": "eA==", "tls.key": "eA=="}}
+    await asyncio.to_thread(own.kubectl, "patch", *secret, "--type=merge", "--patch", json.dumps(spoilt))
+    await eventually(lambda: look(*secret, "-o", "jsonpath={.data.tls\\.crt}"), lambda seen: seen not in {"", "eA=="})
+
+
 @pytest.mark.parametrize(
     ("service", "flags"),
     [
@@ -155,13 +170,7 @@ async def test_a_service_leads_with_the_arguments_and_the_rights_that_the_chart_
 
         await eventually(leads)
         if service == "podpreset":
-
-            async def bundle():
-                path = "jsonpath={.webhooks[0].clientConfig.caBundle}"
-                name = "groundwork-podpreset"
-                return await asyncio.to_thread(own.kubectl, "get", "mutatingwebhookconfiguration", name, "-o", path)
-
-            await eventually(bundle)
+            await certified(own)
     finally:
         await asyncio.to_thread(process.stop)
     assert process.mistakes() == []

