@@ -97,7 +97,7 @@ def _comments(text: str) -> _Comments:
         indent = len(line) - len(line.lstrip())
         if stripped.startswith("- "):
             element = indent
-        elif element is not None and indent <= element:
+        elif element is not None and indent < element:
             element = None
         if element is not None:
             continue  # inside of a list
