@@ -163,7 +163,14 @@ def _commit() -> tuple[int, str]:
     try:
         when, name = _git("log", "-1", "--format=%ct %H").split()
         changed = _git(
-            "status", "--porcelain", "--", "services", "deploy/images", "pyproject.toml", "requirements.lock"
+            "status",
+            "--porcelain",
+            "--",
+            "services",
+            "deploy/crds",
+            "deploy/images",
+            "pyproject.toml",
+            "requirements.lock",
         )
     except (OSError, subprocess.CalledProcessError):
         return 0, "unknown"
