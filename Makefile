@@ -54,8 +54,10 @@ check: $(READY) ## linters, types, import contracts, and that CRDs, structs and 
 	@$(PY) -m tools.audit
 
 .PHONY: faults
-faults: binaries ## only the fault tests: killed servers, lost watches, full disks
+faults: binaries ## the fault tests, 500 seeded faults on everything at once, and ten minutes of churn (about 40 minutes)
 	@$(PYTEST) tests/faults $(ARGS)
+	@$(PY) -m tests.faults.runner --faults 500
+	@$(PY) -m tests.faults.soak --minutes 10
 
 .PHONY: bench
 bench: binaries ## measure, and print the numbers

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from services.ipam.api import ClaimKey, PoolKey
     from services.ipam.ledger import Refusal
     from services.ipam.slots import Holding
-    from services.ipam.space import PoolSpace
 
 
 class ClusterState(Enum):
@@ -221,18 +220,9 @@ def serves(pool: PoolKey, namespaces: tuple[str, ...] | None, claim: ClaimKey) -
     return "*" in namespaces or claim.namespace in namespaces
 
 
-def pre_allocation(space: PoolSpace, pool: PoolKey, claim: ClaimKey) -> str | None:
-    """Key of a pool's preAllocations that means a claim: `namespace/name`, or `name` in a pool of its namespace.
-
-    A name alone means nobody of another namespace: claims are named by whoever may make them.
-    """
-    keys = [f"{claim.namespace}/{claim.name}", *([claim.name] if pool.namespace == claim.namespace else [])]
-    return next((key for key in keys if key in space.pre_allocations or key in space.bad_pre_allocations), None)
-
-
 def _allocate(world: World, claim: Claim, pool: Pool, choose: Choose) -> Decision:
     space = pool.state.space
-    kept = pre_allocation(space, pool.state.key, claim.key)
+    kept = pool.state.pre_allocation_of(claim.key)
     wanted = space.pre_allocations.get(kept) if kept is not None else None
     problem = space.bad_pre_allocations.get(kept) if kept is not None else None
     if problem is not None:
@@ -249,13 +239,9 @@ def _allocate(world: World, claim: Claim, pool: Pool, choose: Choose) -> Decisio
                 f"{intervals.text(wanted)} by the pool's preAllocations, {claim.requested} by the claim's annotation"
             )
             return Refuse(api.ALLOCATION_FAILED, "AddressConflicting", message)
-        owner = space.kept_for.get(requested)
-        if owner not in {None, kept}:
-            message = f"{intervals.text(requested)} is kept for {owner!r} by the pool's preAllocations"
-            return Refuse(api.ALLOCATION_FAILED, "AddressReserved", message)
         wanted = requested
     elif wanted is None and world.sticky is not None and len(pool.state.waiting) < pool.state.available:
-        at = choose(pool.state, claim, world.sticky) if world.sticky not in space.kept_for else None
+        at = choose(pool.state, claim, world.sticky)
         if isinstance(at, int):
             return _with_settings(pool, claim, at)
     at = choose(pool.state, claim, wanted)

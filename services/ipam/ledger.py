@@ -358,8 +358,8 @@ class Ledger:
         why = pool.space.why_not(at)
         if why is not None:
             return Refusal(*why)
-        owner = pool.space.pre_allocated.get(at)
-        if owner is not None and owner != claim.name:
+        owner = pool.space.kept_for.get(at)
+        if owner is not None and owner != pool.pre_allocation_of(claim):
             message = f"{intervals.text(at)} is kept for {owner!r} by the pool's preAllocations"
             return Refusal("AddressReserved", message)
         slot = self.slot(pool.domain, at)

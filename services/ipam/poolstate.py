@@ -39,7 +39,7 @@ class PoolState:
         self.held: set[int] = set()
         """Addresses held through this pool, in its ranges or not."""
         self.waiting: SortedList[tuple[str, int, ClaimKey]] = SortedList()
-        kept = Spans(Interval(at, at) for at in space.pre_allocated)
+        kept = Spans(Interval(at, at) for at in space.kept_for)
         self.free = [FreeSet(intervals.subtract(r.assignable.intervals, kept.touching(r.span))) for r in space.ranges]
         """For each range what nothing takes, pre-allocated addresses left out."""
         self.fresh = sum(f.count for f in self.free)
@@ -48,6 +48,15 @@ class PoolState:
         self.admin = 0
         self.pre_allocated_taken = 0
         self.out_of_range = 0
+
+    def pre_allocation_of(self, claim: ClaimKey) -> str | None:
+        """Key of `spec.preAllocations` that means a claim: `namespace/name`, or `name` in a pool of its namespace.
+
+        A name alone means nobody of another namespace: claims are named by whoever may make them.
+        """
+        keys = [f"{claim.namespace}/{claim.name}", *([claim.name] if self.key.namespace == claim.namespace else [])]
+        known = self.space
+        return next((key for key in keys if key in known.pre_allocations or key in known.bad_pre_allocations), None)
 
     @property
     def available(self) -> int:
@@ -69,7 +78,7 @@ class PoolState:
         place = self.space.place_of(at)
         if place is None:
             return False
-        pre_allocated = at in self.space.pre_allocated
+        pre_allocated = at in self.space.kept_for
         self._count(at, before, -1, pre_allocated=pre_allocated)
         self._count(at, after, 1, pre_allocated=pre_allocated)
         if pre_allocated:
@@ -95,7 +104,7 @@ class PoolState:
     def counts(self, now: float) -> AddressCounts:
         """Numbers for status and metrics at a moment, saturating at 2**63 - 1."""
         cooling = len(self.released) - self.released.bisect_right((now, intervals.BEYOND))
-        reserved = self.admin + len(self.space.pre_allocated) - self.pre_allocated_taken
+        reserved = self.admin + len(self.space.kept_for) - self.pre_allocated_taken
         free = self.space.total - self.used - reserved - cooling
         return AddressCounts(
             total=min(self.space.total, MAX_INT64),

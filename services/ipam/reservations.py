@@ -108,7 +108,7 @@ class ReservationWriter:
         obj = self._caches.pool(pool) if pool is not None else None
         if state is None or obj is None or obj.deleting:
             return None
-        if not state.space.is_assignable(at) or at in state.space.pre_allocated:
+        if not state.space.is_assignable(at) or at in state.space.kept_for:
             return None
         delay = read_pool_spec(obj)[0].reuse_delay_seconds
         return delay if delay or len(state.released) < self._sticky_limit else None

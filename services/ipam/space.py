@@ -103,7 +103,6 @@ class PoolSpace:
         "_spans",
         "bad_pre_allocations",
         "kept_for",
-        "pre_allocated",
         "pre_allocations",
         "problems",
         "ranges",
@@ -126,8 +125,6 @@ class PoolSpace:
         """Address by key of `spec.preAllocations`: `name`, or `namespace/name`."""
         self.kept_for: dict[int, str] = {}
         """Key by address."""
-        self.pre_allocated: dict[int, str] = {}
-        """Name of the claim by address; whose namespace it has to have, `kept_for` says."""
         self.bad_pre_allocations: dict[str, Problem] = {}
         self._read_pre_allocations(spec)
         self.problems = list(dict.fromkeys(self.problems))  # the pool's own settings are read once for each range
@@ -312,7 +309,6 @@ class PoolSpace:
             else:
                 self.pre_allocations[claim] = at
                 self.kept_for[at] = claim
-                self.pre_allocated[at] = claim.rpartition("/")[2]
 
     def _point(self, field: str, value: str) -> int | None:
         if not value:

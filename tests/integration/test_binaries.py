@@ -187,4 +187,6 @@ def test_every_pinned_build_names_a_version_that_its_go_module_requires():
     builds = {name: source for name, sources in binaries.TABLE.items() for source in sources[-1:]}
     for name, build in builds.items():
         required = (ROOT / "tools" / build.module / "go.mod").read_text()
+        if "require" not in required:
+            continue  # a program of our own that needs nobody else's code
         assert build.version.partition("-")[0] in required, name

@@ -51,7 +51,7 @@ def test_every_address_is_given_or_refused_with_the_right_word(keywords):
 def test_each_pre_allocation_is_kept_or_named_as_a_problem(keywords):
     space, model = PoolSpace(pool_spec(**keywords)), oracle.PoolModel(**keywords)
     assert {name: ip(at) for name, at in space.pre_allocations.items()} == model.pre
-    assert {ip(at): name for at, name in space.pre_allocated.items()} == {v: k for k, v in model.pre.items()}
+    assert {ip(at): name for at, name in space.kept_for.items()} == {v: k for k, v in model.pre.items()}
     assert space.bad_pre_allocations.keys() == keywords["pre"].keys() - model.pre.keys()
     assert set(space.bad_pre_allocations.values()) <= set(space.problems)
     assert len(space.problems) == len(space.bad_pre_allocations)

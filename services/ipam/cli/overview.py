@@ -178,7 +178,7 @@ def address_rows(snapshot: Snapshot, now: float) -> list[AddressRow]:
     for (domain, at), item in taken.items():
         rows += _held(domain, at, item) or _not_held(domain, at, item, covering, now)
     for key, space in spaces.items():
-        for at, claim in space.pre_allocated.items():
+        for at, claim in space.kept_for.items():
             if (pools[key].domain, at) not in taken:
                 kept = f"kept for a claim named {claim} (preAllocations)"
                 rows.append(AddressRow(pools[key].domain, at, "reserved", (key,), None, "", "", kept, ""))

@@ -202,7 +202,7 @@ class Reader:
         """Describe an address that is not merely free."""
         slot = self.slot(state, at)
         if slot is None:
-            kept = state.space.pre_allocated.get(at, "")
+            kept = state.space.kept_for.get(at, "")
             return Entry(at, what, (), "", "", "", f"kept for {kept}" if kept else "")
         claims = tuple(sorted(slot.claims()))
         if not claims and slot.pending is not None:
@@ -213,7 +213,7 @@ class Reader:
         if what is State.ELSEWHERE and slot.state.via is not None:
             note = f"through {slot.state.via}"
         elif what is State.PRE_ALLOCATED:
-            note = f"kept for {state.space.pre_allocated[at]}"
+            note = f"kept for {state.space.kept_for[at]}"
         elif what is State.OUT_OF_RANGE:
             refusal = state.space.why_not(at)
             note = refusal[1] if refusal is not None else ""
@@ -232,7 +232,7 @@ class Reader:
         """Say in a few words who has an address, for a map."""
         slot = self.slot(state, at)
         if what is State.PRE_ALLOCATED:
-            return f"for {state.space.pre_allocated[at]}"
+            return f"for {state.space.kept_for[at]}"
         if slot is None:
             return ""
         if what in {State.COOLING, State.REMEMBERED}:

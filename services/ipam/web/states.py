@@ -94,7 +94,7 @@ def state_of(pool: PoolState, at: int, slot: Slot | None, now: float, leaving: C
         return State.RETURNING if any(leaving(claim) for claim in claims) else State.HELD
     if summary.use is Use.ADMIN:
         return State.RESERVED
-    if at in pool.space.pre_allocated:
+    if at in pool.space.kept_for:
         return State.PRE_ALLOCATED
     if summary.use is Use.RELEASED:
         return State.COOLING if summary.reusable_at > now else State.REMEMBERED

@@ -121,7 +121,7 @@ class Surveyor:
                 points = itertools.chain(points, [at for at in list(state.held) if is_outside(state, at)])
         else:
             there = self._reader.slot
-            untaken = [at for at in state.space.pre_allocated if there(state, at) is None]
+            untaken = [at for at in state.space.kept_for if there(state, at) is None]
             points = itertools.chain(slots, untaken)
         async for at in gently(points):
             if window is not None and not window.first <= at <= window.last:

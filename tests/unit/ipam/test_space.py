@@ -448,7 +448,7 @@ def test_pre_allocations_are_kept_by_value_and_the_first_of_two_wins():
         pre_allocations={"a": "2001:0db8::0005", "b": "2001:db8::6", "c": "2001:db8::5", "d": "2001:db8::"},
     )
     assert pool.pre_allocations == {"a": point("2001:db8::5"), "b": point("2001:db8::6")}
-    assert pool.pre_allocated == {point("2001:db8::5"): "a", point("2001:db8::6"): "b"}
+    assert pool.kept_for == {point("2001:db8::5"): "a", point("2001:db8::6"): "b"}
     assert pool.bad_pre_allocations.keys() == {"c", "d"}
     assert list(pool.bad_pre_allocations.values()) == pool.problems
     assert "'a'" in pool.bad_pre_allocations["c"].expected
