@@ -120,6 +120,15 @@ class Caches:
         objects = (obj for claims in self.stores.claims.values() for obj in claims.by_index("owner", key))
         return tuple(claim for claim in (read_claim(obj) for obj in objects) if claim is not None)
 
+    def settled(self, key: OwnerKey) -> bool:
+        """Tell that an owner is gone and has no claims left; that it was seen to go is of no use any more."""
+        if self.stores.owners[key.kind].get(ObjectKey(key.namespace, key.name)) is not None:
+            return False
+        if any(claims.keys("owner", key) for claims in self.stores.claims.values()):
+            return False
+        self.witnessed.discard(key)
+        return True
+
     # What has to be looked at when something changed
 
     def _owner_changed(self, kind: str, old: KubeObject | None, new: KubeObject | None) -> None:

@@ -54,8 +54,9 @@ async def build(service: Service[IntegratorSettings]) -> None:
             workers=settings.workers,
             clock=clock,
             group=lambda key: key.namespace,  # a thousand machines of one tenant do not delay the one of another
+            settled=caches.settled,
         ),
-        CLUSTER: Controller("capv-cluster", reconciler.reconcile, workers=2, clock=clock),
+        CLUSTER: Controller("capv-cluster", reconciler.reconcile, workers=2, clock=clock, settled=caches.settled),
     }
     caches.subscribe()
 

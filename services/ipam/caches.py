@@ -97,6 +97,11 @@ class Caches:
         claim = kinds.read_claim(key.kind, obj)
         return claim.pool, bool(claim.bound)
 
+    def claim_settled(self, key: ClaimKey) -> bool:
+        """Tell that a claim is gone and that nothing which was made for it is left."""
+        held = self.addresses[key.kind].keys("claim", key) or self.reservations.keys("held", key)
+        return not held and self.claim(key) is None
+
     def pool(self, key: PoolKey) -> KubeObject | None:
         """Pool object by key."""
         return self.pools[key.kind].get(ObjectKey(key.namespace, key.name))

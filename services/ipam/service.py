@@ -71,8 +71,15 @@ async def build(service: Service[IpamSettings]) -> None:
         workers=settings.workers,
         clock=clock,
         group=caches.group_of,  # ten thousand claims of one pool do not delay the one claim of another
+        settled=caches.claim_settled,
     )
-    pools = Controller("ipam-pool", pool_reconciler.reconcile, workers=2, clock=clock)
+    pools = Controller(
+        "ipam-pool",
+        pool_reconciler.reconcile,
+        workers=2,
+        clock=clock,
+        settled=lambda key: caches.pool(key) is None,
+    )
     caches.subscribe()
 
     follow = Follower(service, discovery).follow

@@ -83,6 +83,7 @@ async def build(service: Service[MachineSettings]) -> None:
         deadline=_DEADLINE_SECONDS,
         clock=clock,
         group=lambda key: key.namespace,  # many machines of one tenant do not delay the one of another
+        settled=lambda key: caches.stores.machines.get(key) is None,
     )
     stores = caches.stores
     zones = add_zones(

@@ -90,15 +90,16 @@ class Controller(Generic[K]):
         deadline: float = DEFAULT_DEADLINE,
         clock: Clock | None = None,
         group: Callable[[K], Hashable] | None = None,
+        settled: Callable[[K], bool] | None = None,
     ) -> None:
         """Make a controller; `reconcile` brings the object of one key closer to what it should be.
 
         It must be idempotent: it is called again after errors, restarts and changes of its own. `name` labels
-        metrics and logs, `deadline` is in seconds. Nothing runs before `run`.
+        metrics and logs, `deadline` is in seconds. `group` and `settled` are the queue's. Nothing runs before `run`.
         """
         self.name = name
         self.workers = workers
-        self.queue: WorkQueue[K] = WorkQueue(name, clock, group=group)
+        self.queue: WorkQueue[K] = WorkQueue(name, clock, group=group, settled=settled)
         self._reconcile = reconcile
         self._deadline = deadline
         self._monotonic = (clock or SystemClock()).monotonic

@@ -36,6 +36,7 @@ BASE_DELAY: Final = 0.005
 MAX_DELAY: Final = 60.0
 """Seconds between retries at most. client-go waits up to 1000 s: too long for a machine that waits for its address."""
 _JITTER: Final = 0.25
+_PRUNE_ABOVE: Final = 1000  # keys that may wait for the first worker before it is looked whether they have to
 _COMPACT_ABOVE: Final = 64  # stale heap entries tolerated whatever the number of waiting keys
 
 _LABELS: Final = ("name", "controller")
@@ -94,10 +95,13 @@ class WorkQueue(Generic[K]):
         *,
         controller: str | None = None,
         group: Callable[[K], Hashable] | None = None,
+        settled: Callable[[K], bool] | None = None,
     ) -> None:
         """Make an empty queue; `name` and `controller` (default: the name) become metric labels.
 
-        With `group`, the groups of the keys that are ready take turns; without it, first in is first out.
+        With `group`, the groups of the keys that are ready take turns; without it, first in is first out. `settled`
+        tells that nothing is left to be done about a key: such keys are dropped while nobody has taken any yet, as on a
+        replica that waits for its turn to lead, which would otherwise remember everything that ever came and went.
         """
         self.name = name
         self._clock = clock or SystemClock()
@@ -114,6 +118,8 @@ class WorkQueue(Generic[K]):
         self._getters: deque[asyncio.Future[None]] = deque()
         self._idle: asyncio.Event | None = None
         self._shut_down = False
+        self._settled = settled
+        self._prune_above = _PRUNE_ABOVE
         labels = (name, controller or name)
         self._count_add = _ADDS.labels(*labels).inc
         self._count_retry = _RETRIES.labels(*labels).inc
@@ -176,6 +182,7 @@ class WorkQueue(Generic[K]):
         Returns without suspending when a key is ready. Raises `QueueShutDownError` when the queue is shut down and
         empty.
         """
+        self._settled = None  # somebody works here: what is settled is found out by working on it
         while not self._ready:
             if self._shut_down:
                 raise QueueShutDownError(self.name)
@@ -237,8 +244,19 @@ class WorkQueue(Generic[K]):
         now = self._monotonic()
         return [now - started for started in self._processing.values()]
 
+    def _prune(self, settled: Callable[[K], bool]) -> None:
+        """Drop the keys about which nothing is left to be done. Amortised: again when twice as many have come."""
+        left = [key for key in self._ready if not settled(key)]
+        self._ready.clear()
+        self._dirty = {key: self._dirty[key] for key in left}
+        for key in left:
+            self._ready.append(key)
+        self._prune_above = max(_PRUNE_ABOVE, 2 * len(left))
+
     def _make_ready(self, key: K) -> None:
         self._ready.append(key)
+        if self._settled is not None and len(self._ready) > self._prune_above:
+            self._prune(self._settled)
         while self._getters:
             if _wake(self._getters.popleft()):
                 return

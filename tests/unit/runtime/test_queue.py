@@ -396,3 +396,28 @@ def test_the_registry_keeps_no_queue_alive():
     gc.collect()
     assert sample("workqueue_depth", name="gone", controller="gone") == 0
     assert sample("workqueue_longest_running_processor_seconds", name="gone", controller="gone") == 0
+
+
+# -- before anybody works
+
+
+@virtual_time
+async def test_a_queue_that_nobody_takes_from_keeps_only_what_is_left_to_be_done():
+    there = set(range(300))
+    queue = WorkQueue("standby", LoopClock(), settled=lambda key: key not in there)
+    for key in range(50_000):
+        queue.add(key)
+        assert len(queue) <= 2_000
+    for key in range(300):
+        queue.add(key)
+    assert {key for key in [await take(queue) for _ in range(len(queue))] if key in there} == there
+
+
+@virtual_time
+async def test_a_queue_that_is_worked_on_hands_out_what_is_settled_too():
+    queue = WorkQueue("leader", LoopClock(), settled=lambda _: True)
+    queue.add("first")
+    assert await take(queue) == "first"
+    for key in range(5_000):
+        queue.add(key)
+    assert len(queue) == 5_000
