@@ -55,16 +55,19 @@ check: $(READY) ## linters, types, import contracts, and that CRDs, structs and 
 
 .PHONY: faults
 faults: binaries ## the fault tests, 500 seeded faults on everything at once, and ten minutes of churn (about 40 minutes)
+	@$(PY) -m tools.binaries helm >/dev/null
 	@$(PYTEST) tests/faults $(ARGS)
 	@$(PY) -m tests.faults.runner --faults 500
 	@$(PY) -m tests.faults.soak --minutes 10
 
 .PHONY: bench
 bench: binaries ## measure, and print the numbers
+	@$(PY) -m tools.binaries helm >/dev/null
 	@$(PY) -m tests.bench $(ARGS)
 
 .PHONY: e2e
-e2e: binaries ## from the image to a real node, Chromium and clusterctl (needs root)
+e2e: binaries ## the image, the chart on a real node of its own, the status page in Chromium, clusterctl (as root)
+	@$(PY) -m tools.binaries helm clusterctl >/dev/null
 	@$(PYTEST) tests/e2e $(ARGS)
 
 .PHONY: image

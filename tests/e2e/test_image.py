@@ -49,19 +49,6 @@ exec $enter --userspec=USER:USER --groups= "$root" "$@"
 
 
 @pytest.fixture(scope="module")
-def archives(steps, tmp_path_factory):
-    """The archives of our image and of the client's, built from this checkout."""
-    folder = tmp_path_factory.mktemp("images")
-    made = {name: folder / f"{name}.tar" for name in ("build", "client")}
-    for command, archive in made.items():
-        with steps.step(f"image: {command}"):
-            subprocess.run([sys.executable, "-m", "tools.image", command, "--out", archive], cwd=paths.ROOT, check=True)
-    yield made
-    for archive in made.values():
-        archive.unlink()
-
-
-@pytest.fixture(scope="module")
 def contents(archives):
     with Contents(archives["build"]) as opened:
         yield opened

@@ -112,7 +112,8 @@ def test_every_container_is_named_as_clusterctl_looks_for_it_and_answers_probes(
     for obj in render(EVERYTHING).of("Deployment"):
         (container,) = obj["spec"]["template"]["spec"]["containers"]
         assert container["name"] == "manager"
-        assert [container[probe]["httpGet"] for probe in ("livenessProbe", "readinessProbe")] == [
+        assert [container[probe]["httpGet"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")] == [
+            {"path": "/livez", "port": "http"},
             {"path": "/livez", "port": "http"},
             {"path": "/readyz", "port": "http"},
         ]

@@ -252,6 +252,12 @@ ROWS = [
         False,
         lambda r: not [o for o in r.of("ClusterRole") if o["metadata"]["name"] == "groundwork-view"],
     ),
+    Row(
+        "rbac.aggregatePools",
+        True,
+        lambda r: bool([o for o in r.of("ClusterRole") if o["metadata"]["name"] == "groundwork-admin"]),
+        "shared",
+    ),
     *(
         Row(name, given, _every(holds), "shared")
         for name, (given, holds) in SHARED.items()

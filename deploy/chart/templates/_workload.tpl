@@ -97,6 +97,11 @@ spec:
             {{- range .ports }}
             - {{ toJson . }}
             {{- end }}
+          startupProbe:
+            httpGet: {path: /livez, port: http}
+            periodSeconds: 2
+            timeoutSeconds: 5
+            failureThreshold: 60
           livenessProbe:
             httpGet: {path: /livez, port: http}
             periodSeconds: 10
@@ -179,6 +184,7 @@ spec:
   endpoints:
     - port: http
       path: /metrics
+      honorLabels: true  # a pool's namespace is the pool's, not that of the service which tells of it
       interval: {{ .interval }}
       {{- with .scrapeTimeout }}
       scrapeTimeout: {{ . }}
