@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from services.ipam.decide import Bind, ClusterState, Leave, Refuse, Release, decide
-from tests.unit.ipam.worlds import CAPI, METAL3, NOW, OWN_FINALIZER, Setting, a_claim, at, holding
-
-BOUND = {"address": {"name": "p-10-0-0-10", "namespace": "ns"}}
-
-
-def decided(setting, **known):
-    return decide(setting.world(**known), setting.choose)
+from services.ipam.decide import Bind, ClusterState, Leave, Refuse, Release
+from tests.unit.ipam.worlds import (
+    BOUND,
+    CAPI,
+    METAL3,
+    NOW,
+    OWN_FINALIZER,
+    Setting,
+    a_claim,
+    at,
+    decided,
+    global_pool,
+    holding,
+)
 
 
 @pytest.mark.parametrize("key", [METAL3, CAPI], ids=lambda key: key.kind)
@@ -128,12 +134,6 @@ def test_a_requested_address_is_given():
 def test_a_pre_allocation_is_given_to_its_claim_whatever_its_kind():
     setting = Setting(pre_allocations={"claim": "10.0.0.12"})
     assert decided(setting) == decided(setting, key=CAPI) == Bind(at("10.0.0.12"))
-
-
-def global_pool(**spec):
-    setting = Setting(**spec)
-    setting.state.key = setting.state.key._replace(kind="GlobalIPPool", namespace="")
-    return setting
 
 
 KEPT = at("10.0.0.12")

@@ -6,7 +6,7 @@ import random
 
 from services.ipam import api, intervals, kinds
 from services.ipam.api import ClaimKey, PoolKey, PoolRange, PoolSpec
-from services.ipam.decide import ClusterState, Pool, World
+from services.ipam.decide import ClusterState, Pool, World, decide
 from services.ipam.ledger import Ledger
 from services.ipam.slots import Holding, Reservation, Use
 from services.ipam.space import PoolSpace
@@ -17,6 +17,9 @@ POOL = PoolKey("IPPool", "ns", "pool")
 METAL3 = ClaimKey("IPClaim", "ns", "claim")
 CAPI = ClaimKey("IPAddressClaim", "ns", "claim")
 OWN_FINALIZER = {"IPClaim": "ipclaim.ipam.metal3.io", "IPAddressClaim": "ipam.metal3.io/ipaddressclaim"}
+
+BOUND = {"address": {"name": "p-10-0-0-10", "namespace": "ns"}}
+"""Status of a claim that has its address."""
 
 
 def at(text):
@@ -81,3 +84,15 @@ def a_claim(key=METAL3, *, pool="pool", finalizers=(), deleting=False, status=No
 
 def holding(text, name="p-10-0-0-10", key=METAL3):
     return Holding(key.kind, key.namespace, name, key, POOL, at(text))
+
+
+def decided(setting, **known):
+    """What is decided about a claim in a setting."""
+    return decide(setting.world(**known), setting.choose)
+
+
+def global_pool(**spec):
+    """A setting whose pool is a GlobalIPPool."""
+    setting = Setting(**spec)
+    setting.state.key = setting.state.key._replace(kind="GlobalIPPool", namespace="")
+    return setting
