@@ -65,6 +65,12 @@ bench: binaries ## measure, and print the numbers
 	@$(PY) -m tools.binaries helm >/dev/null
 	@$(PY) -m tests.bench $(ARGS)
 
+.PHONY: scale
+scale: binaries ## measure how each service grows: build/scale.json, build/scale.svg (hours; ARGS="--of allocator=100,1000")
+	@$(PY) -m tools.binaries helm >/dev/null
+	@mkdir -p build
+	@$(PY) -m tests.bench.scale --json build/scale.json --svg build/scale.svg $(ARGS)
+
 .PHONY: e2e
 e2e: binaries ## the image, the chart on a real node of its own, the status page in Chromium, clusterctl (as root)
 	@$(PY) -m tools.binaries helm clusterctl >/dev/null
