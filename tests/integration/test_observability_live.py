@@ -124,13 +124,21 @@ def watched(cluster, tmp_path_factory):
             flags += ["--all"] if kind is MachineController else []
             services[name] = stack.enter_context(kind.running(folder / name, cluster.kubeconfig, *flags))
         # A zone belongs to no namespace: it must not be there for the tests of others.
-        stack.callback(cluster.kubectl, "delete", "vspheredeploymentzone", namespace)
+        zone = f"vspheredeploymentzones.{machine_api.GROUP}/{namespace}"
+        stack.callback(cluster.kubectl, "delete", "--ignore-not-found", zone)
         targets = [
             (services[name].address, {"job": name, "namespace": "groundwork-system", "pod": f"{name}-0"})
             for name in services
         ]
         (folder / "prometheus").mkdir()
         prometheus = stack.enter_context(Prometheus.running(folder / "prometheus", targets, alert_files()))
+        # A rate is seen only of what happens after the first look.
+        seen = 'groundwork_webhook_requests_total{result="bad"} == 0'
+        blocking_until(
+            lambda: len(prometheus.query("up == 1")) == len(targets) and prometheus.query(seen),
+            limit=120.0,
+            why="not every target is scraped",
+        )
         asyncio.run(played(cluster.kubeconfig, namespace, sim, services["podpreset"]))
 
         def scraped():

@@ -62,11 +62,15 @@ class World:
             world = cls(kube, vc, sim, cluster, namespace)
             sim.users({USER: PASSWORD, OPERATOR: OPERATOR_PASSWORD})
             await kube.create(contract.SECRETS, secret("vcenter", namespace, sim))
+            world.running = world.service(**settings)
+            await world.running.start()
             try:
-                async with world.service(**settings).running() as world.running:
-                    yield world
-                    await world._delete_all()
+                yield world
+                await world._delete_all()
             finally:
+                # Not the one that was started here: a test may have put another in its place.
+                if world.running.running_now:
+                    await world.running.stop()
                 await world._untag()
 
     def service(self, kubeconfig=None, **settings):
