@@ -42,6 +42,11 @@ test: binaries ## all tests but e2e and bench (TESTS=tests/unit or ARGS="-k name
 	@$(PY) -m tools.binaries helm promtool prometheus >/dev/null
 	@$(PYTEST) $(TESTS) --ignore=tests/e2e --ignore=tests/bench $(ARGS)
 
+.PHONY: rights
+rights: binaries ## the integration tests, and that each right which the chart gives was used in them
+	@$(PY) -m tools.binaries helm promtool prometheus >/dev/null
+	@GROUNDWORK_CHECK_RIGHTS=1 $(PYTEST) tests/integration $(ARGS)
+
 .PHONY: check
 check: $(READY) ## linters, types, import contracts, and that CRDs, structs and docs agree
 	@$(PY) -m ruff check .

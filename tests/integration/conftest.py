@@ -1,11 +1,12 @@
 """The API server of these tests keeps an audit log, and services work with the chart's rights and no others.
 
 A test in which a service is refused anything fails. When all of these tests have run and passed, each right of the
-chart has been used: one that no test needs fails the run.
+chart has been used: one that no test needs is told, and fails the run of `make rights`.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,8 @@ def pytest_sessionfinish(session, exitstatus):
         return
     needless = sorted(map(str, rights.needless(audit.USED)))
     if needless:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if os.environ.get("GROUNDWORK_CHECK_RIGHTS"):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
         reporter = session.config.pluginmanager.getplugin("terminalreporter")
         reporter.section("rights of the chart that no test needs", red=True)
         reporter.write_line("\n".join(needless))
