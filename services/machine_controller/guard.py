@@ -2,7 +2,8 @@
 
 Responsible for: telling from CAPV's Lease whether its controllers run.
 Invariants: a Lease counts as held while its holder could still be alive; one that was released or long abandoned does
-not. What cannot be told is not taken for "no".
+not. What cannot be told is not taken for "no": an API server that does not answer is asked until it does, and one that
+refuses ends the service, since asking again gives no right.
 Must not know: what the service does otherwise.
 Source: CAPV v1.16 pkg/manager/constants.go; client-go tools/leaderelection.
 """
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from services.runtime import log
 from services.runtime.kube.conditions import parse_timestamp
-from services.runtime.kube.errors import KubeError, NotFound
+from services.runtime.kube.errors import ConnectionFailed, KubeError, NotFound, ServerError, TooManyRequests
 from services.runtime.kube.objects import KubeObject, ObjectKey, view
 from services.runtime.leader import LEASES
 from services.runtime.settings import SettingsError
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
 
 _PATIENCE_SECONDS = 60.0
 """Clocks differ, and a controller that is being replaced renews nothing for a while."""
-_TRIES = 3
+_REFUSALS = 3
+"""An API server that has just started refuses what its own caches do not allow yet."""
 _PAUSE_SECONDS = 2.0
+_LOG = log.get("guard")
 
 
 class _LeaseSpec(msgspec.Struct, frozen=True, rename="camel"):
@@ -38,25 +42,33 @@ class _LeaseSpec(msgspec.Struct, frozen=True, rename="camel"):
 
 
 async def refuse_beside_capv(client: Client, lease: ObjectKey, clock: Clock) -> None:
-    """Raise SettingsError when CAPV's controllers hold their Lease, or when that cannot be found out."""
-    error: KubeError | None = None
-    for _ in range(_TRIES):
+    """Return once CAPV's controllers are known not to hold their Lease, however long the API server is away.
+
+    Raises SettingsError when they hold it, or when the API server refuses to tell.
+    """
+    found: KubeObject | None = None
+    refusals = 0
+    while found is None:
         try:
             found = await client.get(LEASES, lease.name, lease.namespace)
         except NotFound:
             return
-        except KubeError as failed:
-            error = failed
+        except (ConnectionFailed, TooManyRequests, ServerError) as error:
+            _LOG.warning("Cannot read CAPV's Lease yet, so nothing starts", lease=str(lease), error=str(error))
+        except KubeError as error:
+            refusals += 1
+            if refusals == _REFUSALS:
+                raise SettingsError(
+                    f"cannot read Lease {lease}, which tells if CAPV's controllers run: {error}"
+                ) from error
+        if found is None:
             await clock.sleep(_PAUSE_SECONDS)
-            continue
-        if held(found, clock.now()):
-            holder = view(found.spec, _LeaseSpec).holder_identity
-            raise SettingsError(
-                f"CAPV's controllers run here: {holder} holds Lease {lease}. Both would work on the same "
-                "VSphereMachines. Remove CAPV (clusterctl delete --infrastructure vsphere) before this service starts"
-            )
-        return
-    raise SettingsError(f"cannot read Lease {lease}, which tells whether CAPV's controllers run: {error}")
+    if held(found, clock.now()):
+        holder = view(found.spec, _LeaseSpec).holder_identity
+        raise SettingsError(
+            f"CAPV's controllers run here: {holder} holds Lease {lease}. Both would work on the same "
+            "VSphereMachines. Remove CAPV (clusterctl delete --infrastructure vsphere) before this service starts"
+        )
 
 
 def held(lease: KubeObject, now: datetime) -> bool:

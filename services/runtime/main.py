@@ -70,8 +70,9 @@ class Service(Generic[S]):
 def run(kind: type[S], build: Callable[[Service[S]], Awaitable[None]], arguments: Sequence[str] | None = None) -> int:
     """Run a service until it is told to stop and return its exit code: 0 stopped, 1 failed, 2 cannot be configured.
 
-    `build` adds reflectors, controllers and the rest to `service.manager`; it must not wait for the API server. The
-    settings' `program` names the service in messages, as the user agent and as the Lease.
+    `build` adds reflectors, controllers and the rest to `service.manager`. It waits for the API server only where the
+    answer decides whether the service may run at all: no probe is answered meanwhile. The settings' `program` names the
+    service in messages, as the user agent and as the Lease.
     """
     try:
         settings = kind.parse(sys.argv[1:] if arguments is None else arguments)

@@ -41,28 +41,36 @@ class Interfering(Witness):
 
 
 class Cutting(Witness):
-    """Cuts the service off at its write number `at`, counted from 0: before it is sent, or before its answer counts."""
+    """Cuts the service off at its write number `at`, counted from 0: before it is sent, or before its answer counts.
 
-    def __init__(self, at, *, sent):
+    Writes in `passing`, as `verb plural`, are neither counted nor cut: those that come whenever the service has time.
+    """
+
+    def __init__(self, at, *, sent, passing=()):
         super().__init__()
         self._at = at
         self._sent = sent
+        self._passing = passing
         self._count = 0
-        self.service = None
+        self.write = None
+        """The write that was cut."""
         self.cut = asyncio.Event()
 
     async def before(self, verb, resource, name):
         if not self._sent:
-            await self._reach()
+            await self._reach(f"{verb} {resource.plural}")
 
     async def after(self, verb, resource, name):
         if self._sent:
-            await self._reach()
+            await self._reach(f"{verb} {resource.plural}")
 
-    async def _reach(self):
+    async def _reach(self, write):
+        if write in self._passing:
+            return
         number, self._count = self._count, self._count + 1
         if number != self._at or self.cut.is_set():
             return
+        self.write = write
         self.cut.set()
         await asyncio.Event().wait()  # until the service is ended
 

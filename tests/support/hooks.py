@@ -147,8 +147,8 @@ class Balancer:
                     group.create_task(self._pump(other_reader, writer))
             finally:
                 other_writer.close()
-        except* (OSError, IndexError):
-            pass
+        except* (OSError, ZeroDivisionError):
+            pass  # nobody serves: the connection ends, as a Service without endpoints ends it
         finally:
             writer.close()
 

@@ -13,6 +13,7 @@ import yaml
 
 from services.runtime.kube.conditions import micro_timestamp
 from services.runtime.kube.resource import Resource
+from tests.integration.proxy import HttpProxy, kubeconfig_at, refusal
 from tests.support.kube import NAMESPACES, manifest
 from tests.support.machine_site import NETWORK, MachineController, unique
 
@@ -50,19 +51,68 @@ async def test_the_rights_of_its_page_are_enough(start_site, capv_cluster, tmp_p
         process.stop()
 
 
-async def test_it_does_not_start_while_capv_holds_its_lease(kube, capv_cluster):
+async def held_lease(kube):
+    """`namespace/name` of a Lease that CAPV's controllers hold."""
     namespace = unique("capv")
     await kube.create(NAMESPACES, manifest(NAMESPACES, namespace))
     spec = {"holderIdentity": "capv-0", "leaseDurationSeconds": 15, "renewTime": micro_timestamp(datetime.now(UTC))}
     await kube.create(LEASES, manifest(LEASES, "capv", namespace, spec))
-    command = [sys.executable, "-m", "services.machine_controller", f"--kubeconfig={capv_cluster.kubeconfig}"]
-    command += [f"--capv-lease={namespace}/capv", "--bind-address=127.0.0.1:0", "--no-leader-election"]
+    return f"{namespace}/capv"
+
+
+def command(kubeconfig, lease):
+    started = [sys.executable, "-m", "services.machine_controller", f"--kubeconfig={kubeconfig}"]
+    return [*started, f"--capv-lease={lease}", "--bind-address=127.0.0.1:0", "--no-leader-election"]
+
+
+async def test_it_does_not_start_while_capv_holds_its_lease(kube, capv_cluster):
+    lease = await held_lease(kube)
 
     def run():
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+        called = command(capv_cluster.kubeconfig, lease)
+        return subprocess.run(called, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
 
     done = await asyncio.to_thread(run)
     assert done.returncode == 2
     (line,) = [text for text in done.stderr.splitlines() if not text.startswith("{")]
-    assert f"capv-0 holds Lease {namespace}/capv" in line
+    assert f"capv-0 holds Lease {lease}" in line
     assert "clusterctl delete" in line
+
+
+async def test_it_asks_an_api_server_that_is_away_until_it_knows_whether_capv_runs(kube, capv_cluster, tmp_path):
+    lease = await held_lease(kube)
+    async with HttpProxy(capv_cluster.kubeconfig) as proxy:
+        kubeconfig = kubeconfig_at(capv_cluster.kubeconfig, proxy.url, tmp_path / "through-the-proxy")
+        proxy.fault = lambda _: refusal(503)
+        process = await asyncio.create_subprocess_exec(
+            *command(kubeconfig, lease), cwd=ROOT, stderr=asyncio.subprocess.PIPE
+        )
+        try:
+            async with asyncio.timeout(60):
+                for _ in range(3):
+                    while b"Cannot read CAPV's Lease yet" not in (line := await process.stderr.readline()):
+                        assert line, "it ended"
+                refusals = [refusal(403)]  # once: an API server that has just started refuses too much
+                proxy.fault = lambda _: refusals.pop() if refusals else None
+                rest = (await process.stderr.read()).decode()
+                assert await process.wait() == 2
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        assert f"capv-0 holds Lease {lease}" in rest
+        assert refusals == []
+
+
+async def test_it_does_not_start_where_it_may_not_ask_whether_capv_runs(kube, capv_cluster, tmp_path):
+    lease = await held_lease(kube)
+    async with HttpProxy(capv_cluster.kubeconfig) as proxy:
+        kubeconfig = kubeconfig_at(capv_cluster.kubeconfig, proxy.url, tmp_path / "through-the-proxy")
+        proxy.fault = lambda _: refusal(403)
+        process = await asyncio.create_subprocess_exec(
+            *command(kubeconfig, lease), cwd=ROOT, stderr=asyncio.subprocess.PIPE
+        )
+        async with asyncio.timeout(60):
+            _, said = await process.communicate()
+    assert process.returncode == 2
+    assert f"cannot read Lease {lease}" in said.decode()
