@@ -101,17 +101,23 @@ def available(found):
     return {name: kind for name, kind in KINDS.items() if kind.needs in {"", *found}}
 
 
-def draw(seed, count, kinds, *, patient=True, lease=LEASE_SECONDS):
-    """A plan of `count` faults; without `patient` none that takes more than a minute to be noticed."""
+def draw(seed, count, kinds, *, patient=True, lease=LEASE_SECONDS, dense=1):
+    """A plan of `count` faults; without `patient` none that takes more than a minute to be noticed.
+
+    `dense` times as many come in the same time, and between two rests.
+    """
     rng = random.Random(seed)
     quick = {name: kind for name, kind in kinds.items() if not kind.patient}
     plan = []
     for number in range(1, count + 1):
-        late = patient and ((number - 1) // BATCH) % _PATIENT == _PATIENT - 1
+        late = patient and ((number - 1) // (BATCH * dense)) % _PATIENT == _PATIENT - 1
         table = kinds if late else quick
         (name,) = rng.choices(list(table), [kind.weight for kind in table.values()])
         target = rng.choice(table[name].targets)
-        gap, seconds = rng.uniform(*_GAP_SECONDS), rng.uniform(*table[name].seconds) + table[name].beyond * lease
+        gap, seconds = (
+            rng.uniform(*_GAP_SECONDS) / dense,
+            rng.uniform(*table[name].seconds) + table[name].beyond * lease,
+        )
         plan.append(Fault(number, name, target, round(gap, 2), round(seconds, 2), rng.randrange(1 << 30)))
     return plan
 

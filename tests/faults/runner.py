@@ -2,6 +2,7 @@
 
     --faults N      how many (500)
     --seed N        which; printed, and another one each time unless given
+    --dense N       so many times as many in the same time, and between two rests (1)
     --lease S       of the services, in seconds (6): a busy machine needs more
     --plan-only     print the plan and stop
     --plan FILE     make the faults of such a plan, from which lines may have been taken out
@@ -73,9 +74,10 @@ class Watchman:
 class Run:
     """One run on an estate."""
 
-    def __init__(self, estate, faults, seed, *, patience):
+    def __init__(self, estate, faults, seed, *, patience, dense=1):
         self._estate = estate
         self._faults = faults
+        self._batch_size = plan.BATCH * dense
         self._patience = patience
         self._server = evidence.Server(estate.cluster.kubeconfig)
         self._watchman = Watchman(lambda: self._look(*evidence.ADDRESSES))
@@ -90,11 +92,11 @@ class Run:
         await self.users.move_in()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self.users.run()), group.create_task(self._watchman.run())]
-            for first in range(0, len(self._faults), plan.BATCH):
+            for first in range(0, len(self._faults), self._batch_size):
                 self.users.resume()
-                await self._batch(self._faults[first : first + plan.BATCH])
+                await self._batch(self._faults[first : first + self._batch_size])
                 await self._all_done()
-                await self._settle(first + plan.BATCH)
+                await self._settle(first + self._batch_size)
             await self.users.move_out()
             await self._until(self._left, "everything was deleted")
             for task in tasks:
@@ -212,10 +214,10 @@ def _quantiles(values):
     return {"p50": round(cut[49], 1), "p99": round(cut[98], 1), "max": round(max(values), 1)}
 
 
-async def run(faults, seed, folder, *, patience, having, lease=plan.LEASE_SECONDS):
+async def run(faults, seed, folder, *, patience, having, lease=plan.LEASE_SECONDS, dense=1):
     """Make the faults on an estate of their own; `(report, what was wrong or None)`."""
     async with Estate.running(folder, seed, having, lease) as estate:
-        made = Run(estate, faults, seed, patience=patience)
+        made = Run(estate, faults, seed, patience=patience, dense=dense)
         wrong = None
         try:
             await made.go()
@@ -240,6 +242,7 @@ def _arguments(arguments):
     parser.add_argument("--faults", type=int, default=500, metavar="N", help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=int, metavar="N", help="which (default: another one each time)")
     parser.add_argument("--patience", type=float, default=300.0, metavar="S", help="seconds to heal (%(default)g)")
+    parser.add_argument("--dense", type=int, default=1, metavar="N", help="times as many at a time (%(default)s)")
     parser.add_argument(
         "--lease", type=float, default=plan.LEASE_SECONDS, metavar="S", help="its seconds (%(default)g)"
     )
@@ -260,7 +263,7 @@ def main(arguments=None):
     faults = (
         plan.load(options.plan.read_text())
         if options.plan
-        else plan.draw(seed, options.faults, kinds, lease=options.lease)
+        else plan.draw(seed, options.faults, kinds, lease=options.lease, dense=options.dense)
     )
     if options.plan_only:
         print(plan.dump(faults), end="")
@@ -272,7 +275,15 @@ def main(arguments=None):
     logging.basicConfig(filename=folder / "stand-ins.log", level=logging.WARNING)
     started = time.monotonic()
     report, wrong = asyncio.run(
-        run(faults, seed, folder, patience=options.patience, having=having, lease=options.lease)
+        run(
+            faults,
+            seed,
+            folder,
+            patience=options.patience,
+            having=having,
+            lease=options.lease,
+            dense=options.dense,
+        )
     )
     report = {"seed": seed, "seconds": round(time.monotonic() - started), "violations": wrong, **report}
     text = json.dumps(report, indent=1)

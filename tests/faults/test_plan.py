@@ -35,6 +35,14 @@ def test_faults_that_take_a_minute_to_be_noticed_stay_together():
     assert not any(plan.KINDS[f.kind].patient for f in plan.draw(3, 1000, EVERYTHING, patient=False))
 
 
+def test_a_dense_plan_has_the_same_faults_in_less_time_and_those_that_take_a_minute_in_fewer_rests():
+    usual, dense = (plan.draw(3, 1000, EVERYTHING, patient=False, dense=dense) for dense in (1, 5))
+    assert [(f.kind, f.target, f.seconds) for f in usual] == [(f.kind, f.target, f.seconds) for f in dense]
+    assert sum(f.gap for f in dense) < sum(f.gap for f in usual) / 4
+    late = [f for f in plan.draw(3, 2000, EVERYTHING, dense=5) if plan.KINDS[f.kind].patient]
+    assert {(f.number - 1) // (5 * plan.BATCH) % plan._PATIENT for f in late} == {plan._PATIENT - 1}
+
+
 def test_a_plan_is_read_as_it_was_written():
     faults = plan.draw(5, 50, EVERYTHING)
     assert plan.load(plan.dump(faults)) == faults
