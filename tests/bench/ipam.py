@@ -109,7 +109,7 @@ def _measured(on: Stage, party: Party, count: int) -> Iterator[dict[str, Any]]:
     figures["writes"] = asked.writes / count
     figures["by_method"] = {method: number / count for method, number in sorted(asked.by_method.items()) if number}
     figures["calls"] = asked.calls / count
-    figures["bytes"] = asked.bytes / count
+    figures["bytes"], figures["watched"] = asked.bytes / count, asked.watched / count
     figures["lists"] = asked.lists / count
     figures["refused"] = asked.refused
     figures["cpu_ms"] = {name: 1000 * seconds / count for name, seconds in used.items()}

@@ -32,7 +32,7 @@ MODULES = {
 }
 _TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 _READY_SECONDS = 120.0
-_BYTES = ("groundwork_client_sent_bytes_total", "groundwork_client_received_bytes_total")
+_SENT, _RECEIVED = "groundwork_client_sent_bytes_total", "groundwork_client_received_bytes_total"
 _WRITES = ("POST", "PUT", "PATCH", "DELETE")
 
 
@@ -57,6 +57,8 @@ class Requests(NamedTuple):
     lists: float
     bytes: float = 0.0
     """Of bodies, sent and received, watches included."""
+    watched: float = 0.0
+    """Those of the watches."""
 
     @property
     def calls(self) -> float:
@@ -70,7 +72,11 @@ class Requests(NamedTuple):
         """The difference."""
         by_method = {method: count - earlier.by_method.get(method, 0.0) for method, count in self.by_method.items()}
         return Requests(
-            by_method, self.refused - earlier.refused, self.lists - earlier.lists, self.bytes - earlier.bytes
+            by_method,
+            self.refused - earlier.refused,
+            self.lists - earlier.lists,
+            self.bytes - earlier.bytes,
+            self.watched - earlier.watched,
         )
 
 
@@ -143,7 +149,7 @@ class Party:
     def requests(self) -> Requests:
         """What it has asked of the API server so far."""
         by_method: dict[str, float] = {}
-        refused = lists = moved = 0.0
+        refused = lists = moved = watched = 0.0
         for family in text_string_to_metric_families(self._get("/metrics")[1].decode()):
             for sample in family.samples:
                 if sample.name == "rest_client_requests_total":
@@ -152,9 +158,10 @@ class Party:
                     refused += 0.0 if code.isdecimal() and int(code) < http.client.BAD_REQUEST else sample.value
                 elif sample.name == "groundwork_reflector_lists_total":
                     lists += sample.value
-                elif sample.name in _BYTES:
+                elif sample.name in (_SENT, _RECEIVED):
                     moved += sample.value
-        return Requests(by_method, refused, lists, moved)
+                    watched += sample.value if sample.labels.get("kind") == "watch" else 0.0
+        return Requests(by_method, refused, lists, moved, watched)
 
     def page(self, path: str) -> str:
         """What it serves at a path of its probes and metrics."""

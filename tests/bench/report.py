@@ -125,7 +125,7 @@ def promises(found: Sequence[Target]) -> str:
 
 
 _HEAD = (
-    *("claims", "who", "claims/s", "p50 s", "p99 s", "writes", "lists", "refused"),
+    *("claims", "who", "claims/s", "p50 s", "p99 s", "writes", "lists", "refused", "kB", "watched"),
     *("ms", "server ms", "etcd ms", "bench ms", "MiB", "others", "ratio", "by CPU"),
 )
 
@@ -146,6 +146,8 @@ def _throughput(pairs: Sequence[dict[str, Any]], title: str) -> list[str]:
                     f"{bind['writes']:.2f}",
                     f"{bind['lists']:.2f}",
                     f"{bind['refused']:.0f}",
+                    f"{bind['bytes'] / 1000:.1f}",
+                    f"{bind['watched'] / 1000:.1f}",
                     f"{cpu['process']:.2f}",
                     f"{cpu['server']:.2f}",
                     f"{cpu['etcd']:.2f}",
@@ -157,9 +159,10 @@ def _throughput(pairs: Sequence[dict[str, Any]], title: str) -> list[str]:
                 )
             )
     legend = (
-        "  p50, p99: created to address in status, as a watch sees both. Per claim: writes, lists, ms of CPU (bench:",
-        "  creator and watches). MiB: peak. others: cores that the rest of the machine kept busy. ratio: allocator to",
-        "  bare writer by claims/s, and by all CPU time per claim, which a busy machine disturbs less.",
+        "  p50, p99: created to address in status, as a watch sees both. Per claim: writes, lists, kB of bodies sent",
+        "  and received and what of it came by watches, ms of CPU (bench: creator and watches). MiB: peak. others:",
+        "  cores that the rest of the machine kept busy. ratio: allocator to bare writer by claims/s, and by all CPU",
+        "  time per claim, which a busy machine disturbs less.",
     )
     return [title, *(f"  {line}" for line in table(_HEAD, rows)), *legend, ""]
 
@@ -176,12 +179,14 @@ def _release(pairs: Sequence[dict[str, Any]]) -> list[str]:
                 f"{release['writes']:.2f}",
                 f"{release['lists']:.2f}",
                 f"{release['refused']:.0f}",
+                f"{release['bytes'] / 1000:.1f}",
+                f"{release['watched'] / 1000:.1f}",
                 f"{cpu['process']:.2f}",
                 f"{cpu['server']:.2f}",
                 f"{release['other_cores']:.1f}",
             )
         )
-    head = ("claims", "claims/s", "writes", "lists", "refused", "ms", "server ms", "others")
+    head = ("claims", "claims/s", "writes", "lists", "refused", "kB", "watched", "ms", "server ms", "others")
     return ["Release of all of them", *(f"  {line}" for line in table(head, rows)), ""]
 
 
