@@ -144,13 +144,17 @@ class Daemon:
         while self.pid is not None and time.monotonic() < deadline:
             time.sleep(_POLL_S)
         self.kill()
+        self._pid_file.unlink(missing_ok=True)
 
     def kill(self) -> None:
-        """End it with SIGKILL, as a crash or the kernel's OOM killer would; return when it is gone."""
+        """End it with SIGKILL, as a crash or the kernel's OOM killer would; return when it is gone.
+
+        What somebody else starts in its place meanwhile is left alone.
+        """
+        pid = self.pid
         self.signal(signal.SIGKILL)
-        while self.pid is not None:
+        while pid is not None and self.pid == pid:
             time.sleep(_POLL_S)
-        self._pid_file.unlink(missing_ok=True)
 
     def wait_ready(self, ready: Callable[[], bool], *, timeout: float) -> None:
         """Poll `ready` until it says yes; raise ProcessError when the program ends before or `timeout` seconds pass."""

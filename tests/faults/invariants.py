@@ -9,7 +9,7 @@ users want to be there:
 - pools    {(namespace, name): spec}
 - claims   {(kind, namespace, name): {"pool": name, "pin": address or None, "object": as written}}
 - machines {(namespace, name): spec of the VSphereMachine as written}; of CAPV or of the machine controller
-- clusters {(namespace, name): spec of the VSphereCluster as written}
+- clusters {(namespace, name): spec of the VSphereCluster as written}; of CAPV
 - pods     {(namespace, name): {"object": as written, "values": values of the preset that it may have}}
 - presets  {name: spec}
 - places   {"claims", "capv", "site", "pods": namespace}
@@ -106,8 +106,8 @@ def at_rest(scene, wishes):
 
 def nothing_left(scene):
     """What is still there although users have deleted everything that could hold it."""
-    kinds = ("IPClaim", "IPAddressClaim", "metal3", "capi", "VSphereMachine", "VSphereVM", "Machine", "Pod")
-    for kind in kinds:
+    machines = ("VSphereMachine", "VSphereVM", "Machine", "VSphereCluster", "Cluster")
+    for kind in ("IPClaim", "IPAddressClaim", "metal3", "capi", *machines, "Pod"):
         yield from (f"{kind} {key(obj)} is left" for obj in scene[kind])
     yield from (f"{obj['spec']['address']} is still reserved" for obj in ledger(scene)["held"])
     yield from (f"VM {vm['name']} is left" for vm in own_vms(scene))
@@ -229,6 +229,13 @@ def _capv(scene, wishes):
     written = {("VSphereMachine", *name): spec for name, spec in wishes["machines"].items()}
     written |= {("VSphereCluster", *name): spec for name, spec in wishes["clusters"].items()}
     yield from capv_outside.violations(state, scene["capv"], written)
+    clusters = {key(obj): obj for obj in state["clusters"]}
+    yield from (f"VSphereCluster {name} is lost" for name in wishes["clusters"].keys() - clusters.keys())
+    for name, obj in clusters.items():
+        if name not in wishes["clusters"]:
+            yield f"VSphereCluster {name} was deleted and is still there"
+        elif not capv_outside.ips(obj):
+            yield f"VSphereCluster {name} has no endpoint"
     have = {key(obj) for obj in state["machines"]}
     wanted = {name for name in wishes["machines"] if name[0] in places}
     yield from (f"VSphereMachine {name} is lost" for name in wanted - have)

@@ -51,6 +51,7 @@ class Scene:
         self.claim("c", None)
         self.capv_machine("node", "10.1.0.2")
         self.site_machine("vm", "10.2.0.2")
+        self.capv_cluster("east", "10.1.0.9")
         self.pod("app")
         self.wishes["presets"]["faults"] = {"env": [{"name": invariants.VARIABLE, "value": "v2"}]}
         self.seen["ClusterPodPreset"] = [
@@ -96,6 +97,13 @@ class Scene:
         written = meta(name, "capv", ownerReferences=[owner], managedFields=[{"manager": "capv"}])
         self.seen["VSphereVM"].append({"metadata": written, "spec": {}})
         self.made.append(SimpleNamespace(namespace="capv", name=name, addresses=[address], from_pools=[], on=True))
+
+    def capv_cluster(self, name, address):
+        found = {"metadata": meta(name, "capv"), "spec": {"controlPlaneEndpoint": {"host": address, "port": 6443}}}
+        self.seen["VSphereCluster"].append(found)
+        self.wishes["clusters"]["capv", name] = {}
+        owner = {"kind": "VSphereCluster", "name": name, "uid": found["metadata"]["uid"]}
+        self.claim(f"{name}-vip", address, kind="IPAddressClaim", namespace="capv", pool="vips", owners=[owner])
 
     def site_machine(self, name, address):
         found = self._machine(name, "site", address, conditions=ready())
@@ -221,6 +229,22 @@ def capv_address_lost(scene):
     scene.one("VSphereMachine", "node")["spec"]["network"]["devices"][0]["ipAddrs"] = []
 
 
+def cluster_without_endpoint(scene):
+    scene.one("VSphereCluster", "east")["spec"].clear()
+
+
+def cluster_with_other_endpoint(scene):
+    scene.one("VSphereCluster", "east")["spec"]["controlPlaneEndpoint"]["host"] = "10.1.0.8"
+
+
+def cluster_lost(scene):
+    scene.wishes["clusters"]["capv", "west"] = {}
+
+
+def cluster_not_gone(scene):
+    scene.wishes["clusters"].clear()
+
+
 def site_vm_doubled(scene):
     scene.seen["vms"].append({**scene.seen["vms"][-1], "id": "vm-again", "addresses": {}})
 
@@ -315,6 +339,10 @@ PLANTED = [
     (capv_history, "10.1.0.2 is used by two"),
     (capv_field_changed, "template was ubuntu and is other"),
     (capv_address_lost, "says [] and holds ['10.1.0.2']"),
+    (cluster_without_endpoint, "VSphereCluster ('capv', 'east') has no endpoint"),
+    (cluster_with_other_endpoint, "says ['10.1.0.8'] and holds ['10.1.0.9']"),
+    (cluster_lost, "VSphereCluster ('capv', 'west') is lost"),
+    (cluster_not_gone, "VSphereCluster ('capv', 'east') was deleted and is still there"),
     (site_vm_doubled, "2 VMs are uid-site-vm"),
     (site_vm_orphaned, "VM x is an orphan"),
     (site_vm_missing, "is ready and has no VM"),
@@ -348,6 +376,7 @@ def test_what_users_have_deleted_and_is_still_there_is_named(scene):
         "capi ('claims', 'ip-b') is left",
         "10.0.0.2 is still reserved",
         "VM vm is left",
+        "VSphereCluster ('capv', 'east') is left",
         "CAPV's VM capv/node is left",
         "Pod ('pods', 'app') is left",
     ):

@@ -19,6 +19,7 @@ from services.runtime.kube.resource import Resource
 from tests.faults.estate import PLACES
 from tests.faults.invariants import VARIABLE
 from tests.support.capv_parts import CLUSTER_NAME, METAL3, METAL3_CLAIMS, Versions
+from tests.support.capv_world import USE
 from tests.support.kube import manifest
 from tests.support.machine_site import NETWORK, TEMPLATE
 from tests.support.vcenter import PASSWORD, USER
@@ -29,19 +30,22 @@ _SECRETS = Resource("", "v1", "secrets", "Secret", namespaced=True)
 _PRESETS = Resource("reach.spectrocloud.com", "v1alpha1", "clusterpodpresets", "ClusterPodPreset", namespaced=False)
 _V = Versions()
 _POOLS_ANNOTATION = "integrator.groundwork.dev/pools"
+_CLUSTERS_ANNOTATION = "integrator.groundwork.dev/cluster"
 _PAUSED = "cluster.x-k8s.io/paused"
 _PRESET = "faults"
 _AGAIN_SECONDS = (0.1, 0.5)
 _CALL_SECONDS = 12.0
-_PAUSE_SECONDS = 0.3
+_PAUSED_SECONDS = 0.3
 RANGES = {
     "wide": ("10.10.0", 2, 250),
     "narrow": ("10.11.0", 10, 15),
     "twin-a": ("10.12.0", 10, 40),
     "twin-b": ("10.12.0", 20, 50),
 }
-SHARE = {"claim": 12, "machine": 3, "vm": 3, "pod": 8, "pool": 2, "pause": 1, "preset": 1}
-MOST = {"claim": 45, "machine": 5, "vm": 4, "pod": 15}
+SHARE = {"claim": 12, "machine": 3, "vm": 3, "cluster": 2, "pod": 8, "pool": 2, "pause": 1, "preset": 1}
+MOST = {"claim": 45, "machine": 5, "vm": 4, "cluster": 4, "pod": 15}
+_LASTING = "prod"
+"""The clusters that machines are in."""
 
 
 class Users:
@@ -73,12 +77,15 @@ class Users:
             await self._make_pool(PLACES["claims"], name, net, first, last)
         await self._make_pool(PLACES["capv"], "nodes", "10.20.0", 10, 99)
         await self._make_pool(PLACES["site"], "nodes", "10.30.0", 10, 99)
+        metadata = {"labels": {USE: "endpoints"}, "annotations": {_CLUSTERS_ANNOTATION: "*"}}
+        await self._make_pool(PLACES["capv"], "vips", "10.21.0", 10, 19, **metadata)
         texts = {"username": USER, "password": PASSWORD, "ca.crt": self._sim.ca.decode()}
         data = {key: base64.b64encode(value.encode()).decode() for key, value in texts.items()}
         await self._create(_SECRETS, {**manifest(_SECRETS, "vcenter", PLACES["site"]), "data": data})
         identity = {"identityRef": {"kind": "Secret", "name": "vcenter"}}
-        await self._make_cluster(PLACES["capv"], {"server": "vcenter.example.org"})
-        await self._make_cluster(PLACES["site"], {"server": str(self._sim.server), **identity})
+        endpoint = {"controlPlaneEndpoint": {"host": "10.255.255.1", "port": 6443}}
+        await self._make_cluster(PLACES["capv"], _LASTING, {"server": "vcenter.example.org", **endpoint})
+        await self._make_cluster(PLACES["site"], _LASTING, {"server": str(self._sim.server), **identity, **endpoint})
         await self._edit_preset()
 
     async def run(self, count=4):
@@ -102,14 +109,16 @@ class Users:
         self.values = self.values[-1:]
 
     async def move_out(self):
-        """Delete every claim, machine and pod."""
+        """Delete every claim, machine, pod and cluster."""
         for kind, namespace, name in list(self.wishes["claims"]):
             await self._delete(METAL3_CLAIMS if kind == "IPClaim" else _V.claims, name, namespace)
         for namespace, name in list(self.wishes["machines"]):
             await self._delete(_V.machines, name, namespace)
         for namespace, name in list(self.wishes["pods"]):
             await self._delete(_PODS, name, namespace)
-        for kind in ("claims", "machines", "pods"):
+        for namespace, name in [*self.wishes["clusters"], (PLACES["site"], _LASTING)]:
+            await self._delete(_V.clusters, name, namespace)
+        for kind in ("claims", "machines", "pods", "clusters"):
             self.wishes[kind].clear()
 
     async def probe(self):
@@ -202,6 +211,17 @@ class Users:
         if not machine["metadata"].get("finalizers") or not infra["metadata"].get("ownerReferences"):
             raise TimeoutError(f"Cluster API has not seen {place}/{name}")
 
+    async def _any_cluster(self):
+        """One that leaves its endpoint to the integrator."""
+        place = PLACES["capv"]
+        names = [name for _, name in self.wishes["clusters"] if name != _LASTING]
+        gone = self._one_goes(names, MOST["cluster"])
+        if gone is not None:
+            del self.wishes["clusters"][place, gone]
+            await self._delete(_V.clusters, gone, place)
+            return
+        await self._make_cluster(place, f"k{self._next()}", {"server": "vcenter.example.org"})
+
     async def _any_pod(self):
         gone = self._one_goes(self.wishes["pods"], MOST["pod"])
         if gone is not None:
@@ -227,7 +247,7 @@ class Users:
                     f"{net}.{self._rng.randint(first, last)}" for _ in range(self._rng.randint(0, 3))
                 ],
             }
-            await self._insist(lambda: self.kube.patch(_POOLS, name, key[0], spec=spec))
+            await self._edit(_POOLS, name, key[0], spec=spec)
             self.wishes["pools"][key] = spec
 
     async def _any_pause(self):
@@ -235,11 +255,8 @@ class Users:
         async with self._editing:
             name = self._rng.choice(list(RANGES))
             for value in ("", None):
-                change = {"annotations": {_PAUSED: value}}
-                await self._insist(
-                    lambda change=change: self.kube.patch(_POOLS, name, PLACES["claims"], metadata=change)
-                )
-                await asyncio.sleep(0.3)
+                await self._edit(_POOLS, name, PLACES["claims"], metadata={"annotations": {_PAUSED: value}})
+                await asyncio.sleep(_PAUSED_SECONDS)
 
     async def _any_preset(self):
         await self._edit_preset()
@@ -252,30 +269,29 @@ class Users:
                 "env": [{"name": VARIABLE, "value": self.values[-1]}],
             }
             if _PRESET in self.wishes["presets"]:
-                await self._insist(lambda: self.kube.patch(_PRESETS, _PRESET, spec=spec))
+                await self._edit(_PRESETS, _PRESET, spec=spec)
             else:
                 await self._create(_PRESETS, manifest(_PRESETS, _PRESET, "", spec))
             self.wishes["presets"][_PRESET] = spec
 
-    async def _make_pool(self, place, name, net, first, last):
+    async def _make_pool(self, place, name, net, first, last, **metadata):
         spec = {
             "namePrefix": name,
             "prefix": 24,
             "gateway": f"{net}.1",
             "pools": [{"start": f"{net}.{first}", "end": f"{net}.{last}"}],
         }
-        await self._create(_POOLS, manifest(_POOLS, name, place, spec))
+        await self._create(_POOLS, manifest(_POOLS, name, place, spec, **metadata))
         self.wishes["pools"][place, name] = spec
 
-    async def _make_cluster(self, place, fields):
-        ref = {"apiGroup": _V.vsphere_clusters.group, "kind": "VSphereCluster", "name": "prod"}
-        spec = {**fields, "controlPlaneEndpoint": {"host": "10.255.255.1", "port": 6443}}
-        await self._create(_V.clusters, manifest(_V.clusters, "prod", place, {"infrastructureRef": ref}))
-        obj = manifest(_V.vsphere_clusters, "prod", place, spec)
+    async def _make_cluster(self, place, name, spec):
+        ref = {"apiGroup": _V.vsphere_clusters.group, "kind": "VSphereCluster", "name": name}
+        await self._create(_V.clusters, manifest(_V.clusters, name, place, {"infrastructureRef": ref}))
+        obj = manifest(_V.vsphere_clusters, name, place, spec)
         made = await self._create(_V.vsphere_clusters, obj, query="?dryRun=All")
         await self._create(_V.vsphere_clusters, obj)
         if place == PLACES["capv"]:
-            self.wishes["clusters"][place, "prod"] = made["spec"]
+            self.wishes["clusters"][place, name] = made["spec"]
 
     # Patience
 
@@ -289,6 +305,16 @@ class Users:
                 return obj  # by an earlier try whose answer was lost
 
         return await self._insist(create)
+
+    async def _edit(self, resource, name, namespace="", *, metadata=None, **change):
+        """Patch what was just read: an earlier try that the server gets to later must not undo what came after it."""
+
+        async def edit():
+            seen = await self.kube.get(resource, name, namespace)
+            versioned = {**(metadata or {}), "resourceVersion": seen["metadata"]["resourceVersion"]}
+            await self.kube.patch(resource, name, namespace, metadata=versioned, **change)
+
+        await self._insist(edit)
 
     async def _delete(self, resource, name, namespace):
         async def delete():
