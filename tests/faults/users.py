@@ -201,14 +201,14 @@ class Users:
         await self._create(_V.machines, manifest(_V.machines, name, place, machine, labels=labels))
         data = {"value": base64.b64encode(f"#cloud-config\nruncmd: [kubeadm join {name}]\n".encode()).decode()}
         await self._create(_SECRETS, {**manifest(_SECRETS, f"{name}-boot", place), "data": data})
-        await self._insist(lambda: self._owned(place, name))
+        await self._insist(lambda: self._owned(_V.machines, resource, place, name))
         self.wishes["machines"][place, name] = defaulted["spec"]
 
-    async def _owned(self, place, name):
-        """Cluster API has tied the two together: nobody deletes a Machine before that."""
-        machine = await self.kube.get(_V.machines, name, place)
-        infra = await self.kube.get(_V.vsphere_machines, name, place)
-        if not machine["metadata"].get("finalizers") or not infra["metadata"].get("ownerReferences"):
+    async def _owned(self, resource, infrastructure, place, name):
+        """Cluster API has tied the two together: nobody deletes the first before that."""
+        owner = await self.kube.get(resource, name, place)
+        infra = await self.kube.get(infrastructure, name, place)
+        if not owner["metadata"].get("finalizers") or not infra["metadata"].get("ownerReferences"):
             raise TimeoutError(f"Cluster API has not seen {place}/{name}")
 
     async def _any_cluster(self):
@@ -290,6 +290,7 @@ class Users:
         obj = manifest(_V.vsphere_clusters, name, place, spec)
         made = await self._create(_V.vsphere_clusters, obj, query="?dryRun=All")
         await self._create(_V.vsphere_clusters, obj)
+        await self._insist(lambda: self._owned(_V.clusters, _V.vsphere_clusters, place, name))
         if place == PLACES["capv"]:
             self.wishes["clusters"][place, name] = made["spec"]
 
