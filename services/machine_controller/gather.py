@@ -7,6 +7,7 @@ Must not know: what is decided, how anything is done.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from services.machine_controller import api, claims, contract, phases, record, render, status
@@ -14,13 +15,20 @@ from services.machine_controller.connections import Connection
 from services.machine_controller.decide import ABSENT_AGAIN_SECONDS, NOT_PROVISIONED, WAITING_FOR_BOOTSTRAP
 from services.machine_controller.names import vm_name
 from services.machine_controller.phases import Look, Say, Stop, World
-from services.machine_controller.placement import DEVICES_ANNOTATION, Misplaced, Placement, devices_text, place
+from services.machine_controller.placement import (
+    DEVICES_ANNOTATION,
+    Misplaced,
+    Placement,
+    devices_text,
+    place,
+    thumbprint,
+)
 from services.machine_controller.vsphere.values import ToolsState
 from services.runtime.kube.conditions import find, parse_timestamp
 from services.runtime.kube.objects import KubeObject, ObjectKey, has_finalizer, view
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
     from datetime import datetime
 
     from services.machine_controller.caches import Caches
@@ -115,9 +123,10 @@ class Gathering:
         owner, capi_cluster = caches.owner_of(machine), caches.capi_cluster_of(machine)
         noted = record.read(machine)
         sight = self._sights.of(key, machine.metadata.uid)
-        placed = self._place(spec, owner, cluster)
+        of_cluster = view(cluster.spec, api.VSphereClusterSpec) if cluster is not None else api.VSphereClusterSpec()
+        placed = self._place(spec, owner, of_cluster)
         placement = placed if isinstance(placed, Placement) else None
-        connection = self._connection(cluster, noted, placement)
+        connection = self._connection(cluster, noted, placement, partial(thumbprint, spec, of_cluster))
         if connection.vcenter is not None:
             sight.connect(connection.vcenter)
         name = noted.name if noted is not None and noted.name else self._name(machine, owner, spec)
@@ -187,9 +196,8 @@ class Gathering:
         )
 
     def _place(
-        self, spec: api.VSphereMachineSpec, owner: KubeObject | None, cluster: KubeObject | None
+        self, spec: api.VSphereMachineSpec, owner: KubeObject | None, of_cluster: api.VSphereClusterSpec
     ) -> Placement | Misplaced:
-        of_cluster = view(cluster.spec, api.VSphereClusterSpec) if cluster is not None else api.VSphereClusterSpec()
         failure_domain = (view(owner.spec, contract.MachineSpec).failure_domain or "") if owner is not None else ""
         zone = self._caches.stores.zones.get(ObjectKey("", failure_domain)) if failure_domain else None
         domain = None
@@ -204,13 +212,18 @@ class Gathering:
         written = (machine.metadata.annotations or {}).get(DEVICES_ANNOTATION)
         return written != devices_text(placement.network.devices)
 
-    def _connection(self, cluster: KubeObject | None, noted: Record | None, placement: Placement | None) -> Connection:
+    def _connection(
+        self,
+        cluster: KubeObject | None,
+        noted: Record | None,
+        placement: Placement | None,
+        thumbprint: Callable[[str], str],
+    ) -> Connection:
         # Where the VM is says the record: the zone may be another one by now.
         server = noted.server if noted is not None and noted.server else placement.server if placement else ""
         if not server:
             return Connection(trouble="no vCenter is named")
-        same = placement is not None and placement.server == server
-        return self._connections.get(cluster, server, placement.thumbprint if placement is not None and same else "")
+        return self._connections.get(cluster, server, thumbprint(server))
 
     def _name(self, machine: KubeObject, owner: KubeObject | None, spec: api.VSphereMachineSpec) -> str:
         key = contract.owner(machine, "Machine")

@@ -16,6 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from services.machine_controller import api
+from services.machine_controller.zones.selectors import same_server
 from services.runtime.kube.objects import KubeObject, view
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ class Placement(NamedTuple):
     """Names as vCenter knows them; an empty one leaves the choice to vCenter. `network` has the effective devices."""
 
     server: str
-    thumbprint: str
     datacenter: str
     folder: str
     resource_pool: str
@@ -64,7 +64,6 @@ def place(
     """
     own = Placement(
         server=spec.server or cluster.server,
-        thumbprint=spec.thumbprint or cluster.thumbprint,
         datacenter=spec.datacenter,
         folder=spec.folder,
         resource_pool=spec.resource_pool,
@@ -81,10 +80,8 @@ def place(
         return Misplaced("FailureDomainNotFound", message)
     topology = view(domain.spec, api.VSphereFailureDomainSpec).topology
     constraint = wanted.placement_constraint or api.PlacementConstraint()
-    server = wanted.server or own.server
     return own._replace(
-        server=server,
-        thumbprint=own.thumbprint if server == own.server else "",
+        server=wanted.server or own.server,
         datacenter=topology.datacenter,
         folder=constraint.folder or own.folder,
         resource_pool=constraint.resource_pool or own.resource_pool,
@@ -93,6 +90,15 @@ def place(
         compute_cluster=topology.compute_cluster,
         vm_group=topology.hosts.vm_group_name if topology.hosts is not None else "",
     )
+
+
+def thumbprint(spec: api.VSphereMachineSpec, cluster: api.VSphereClusterSpec, server: str) -> str:
+    """Thumbprint that a server's certificate has to have; "" for one that machine and cluster do not name, as a zone's.
+
+    It does not depend on the zone: a VM must be found and deleted when that is gone, too.
+    """
+    own = spec.server or cluster.server
+    return (spec.thumbprint or cluster.thumbprint) if same_server(server, own) else ""
 
 
 def devices_text(devices: Sequence[NetworkDevice]) -> str:

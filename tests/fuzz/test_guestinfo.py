@@ -48,7 +48,7 @@ def test_a_guest_is_told_everything_or_the_machine_says_why_not(
             name=name,
             instance_id="u1",
             control_plane=control_plane,
-            placement=Placement(cluster.get("server", ""), "", "", "", "", "", Network(devices=(DEVICE,))),
+            placement=Placement(cluster.get("server", ""), "", "", "", "", Network(devices=(DEVICE,))),
             bound=[()],
             custom=custom,
             cluster=of,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from services.machine_controller import api
 from services.machine_controller.api import Network, NetworkDevice
-from services.machine_controller.placement import Misplaced, Placement, place
+from services.machine_controller.placement import Misplaced, Placement, place, thumbprint
 from services.runtime.kube.objects import KubeObject, ObjectMeta, raw
 
 CLUSTER = api.VSphereClusterSpec(server="vc", thumbprint="AA")
@@ -29,15 +31,28 @@ def domain(**topology):
 
 def test_without_a_failure_domain_the_machines_own_spec_counts_and_the_clusters_server():
     found = place(SPEC, CLUSTER)
-    assert found == Placement("vc", "AA", "dc0", "own", "rp0", "ds0", SPEC.network)
+    assert found == Placement("vc", "dc0", "own", "rp0", "ds0", SPEC.network)
     assert place(SPEC, api.VSphereClusterSpec()) == Misplaced(
         "ServerMissing", "neither the machine nor its cluster names a vCenter"
     )
 
 
 def test_a_machine_may_name_a_server_of_its_own():
-    found = place(api.VSphereMachineSpec(server="other", thumbprint="BB"), CLUSTER)
-    assert (found.server, found.thumbprint) == ("other", "BB")
+    assert place(api.VSphereMachineSpec(server="other"), CLUSTER).server == "other"
+
+
+@pytest.mark.parametrize(
+    ("spec", "server", "expected"),
+    [
+        pytest.param({}, "vc", "AA", id="the cluster's"),
+        pytest.param({}, "VC:443", "AA", id="the cluster's in other words"),
+        pytest.param({}, "vc1", "", id="a zone's"),
+        pytest.param({"server": "other", "thumbprint": "BB"}, "other", "BB", id="the machine's own"),
+        pytest.param({"server": "other", "thumbprint": "BB"}, "vc", "", id="not the machine's"),
+    ],
+)
+def test_a_thumbprint_is_for_the_server_that_machine_or_cluster_names(spec, server, expected):
+    assert thumbprint(api.VSphereMachineSpec(**spec), CLUSTER, server) == expected
 
 
 def test_a_zone_or_a_domain_that_is_missing_is_told_and_never_left_out():
@@ -48,18 +63,12 @@ def test_a_zone_or_a_domain_that_is_missing_is_told_and_never_left_out():
 def test_a_failure_domain_decides_about_what_it_names():
     constraint = {"folder": "f1", "resourcePool": "rp1"}
     found = place(SPEC, CLUSTER, "z", zone(server="vc1", placementConstraint=constraint), domain(datastore="ds1"))
-    assert found == Placement("vc1", "", "dc1", "f1", "rp1", "ds1", SPEC.network)
+    assert found == Placement("vc1", "dc1", "f1", "rp1", "ds1", SPEC.network)
 
 
 def test_what_a_failure_domain_does_not_name_stays():
     found = place(SPEC, CLUSTER, "z", zone(), domain(computeCluster="c1"))
-    assert (found.server, found.thumbprint, found.folder, found.resource_pool, found.datastore) == (
-        "vc",
-        "AA",
-        "own",
-        "rp0",
-        "ds0",
-    )
+    assert (found.server, found.folder, found.resource_pool, found.datastore) == ("vc", "own", "rp0", "ds0")
     assert (found.datacenter, found.compute_cluster, found.vm_group) == ("dc1", "c1", "")
 
 

@@ -33,7 +33,7 @@ def guest(of=None, *, device=None, bound=(), control_plane=False, proxy=None, bo
     device = device or NetworkDevice(network_name="lan", ip_addrs=("10.0.0.5/24",), gateway4="10.0.0.1")
     network = {"services": {"cidrBlocks": ["10.96.0.0/12"]}, "pods": {"cidrBlocks": ["192.168.0.0/16"]}}
     capi = KubeObject(kind="Cluster", metadata=ObjectMeta(name="prod"), spec=raw({"clusterNetwork": network}))
-    placement = Placement("vc.example:8443", "", "", "", "", "", Network(devices=(device,)))
+    placement = Placement("vc.example:8443", "", "", "", "", Network(devices=(device,)))
     values = {
         "name": "m1",
         "instance_id": "u1",
