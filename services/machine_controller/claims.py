@@ -3,7 +3,8 @@
 Responsible for: names and content of claims, telling how far they are, making them, reading what they got, and giving
 them back. Names, label and finalizer are CAPV's, so that either controller finds what the other has made.
 Invariants: a claim is made in one write, with the finalizer that keeps its address while the VM may use it; the
-finalizer goes only when the caller has confirmed that there is no VM. A claim of somebody else is never touched.
+finalizer goes only when the caller has confirmed that there is no VM. A claim that is being deleted without it gives no
+address any more. A claim of somebody else is never touched.
 Must not know: when a claim is needed.
 Source: CAPV v1.16 pkg/services/govmomi/ipam; Cluster API book, contract "IPAM provider".
 """
@@ -23,6 +24,7 @@ from services.runtime.kube.objects import (
     ObjectKey,
     ObjectMeta,
     OwnerReference,
+    has_finalizer,
     raw,
     view,
     without_finalizers,
@@ -73,7 +75,11 @@ def state(machine: KubeObject, wants: Iterable[Wanted], caches: Caches, read: Co
             missing.append(want.name)
             refusal = f"IPAddressClaim {want.name} exists and is not this machine's: remove it"
             continue
-        if bound(claim) is None:
+        if claim.deleting and not has_finalizer(claim, FINALIZER):
+            # Of a namesake that is gone: whoever comes next may have its address already.
+            unbound.append(want.name)
+            refusal = f"IPAddressClaim {want.name} is being deleted"
+        elif bound(claim) is None:
             unbound.append(want.name)
             refusal = refusal or _refusal(claim)
         elif want.name not in read:

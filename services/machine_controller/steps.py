@@ -101,6 +101,8 @@ class Steps:
 
     async def _claim(self, subject: Subject) -> bool:
         cluster = subject.capi_cluster.metadata.name if subject.capi_cluster is not None else ""
+        for name in subject.world.claims.missing:
+            subject.sight.addresses.pop(name, None)  # that of a claim which is gone is not ours any more
         await self._claims.create(subject.machine, cluster, subject.wanted)
         return True
 

@@ -11,7 +11,7 @@ from services.machine_controller import api, contract
 from services.machine_controller.guestinfo.encode import decoded
 from services.runtime.kube.resource import Resource
 from tests.support.kube import eventually, manifest
-from tests.support.machine_site import NETWORK, STATIC, TEMPLATE, VERSIONS, condition, metadata
+from tests.support.machine_site import NETWORK, SECRETS, STATIC, TEMPLATE, VERSIONS, condition, metadata
 
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", namespaced=True)
 OWN = "integrator.groundwork.dev"
@@ -144,6 +144,35 @@ async def test_a_claim_that_gets_nothing_holds_the_clone_back_and_says_why(site)
     await site.machine("m1", {"networkName": NETWORK, "addressesFromPools": [pool]}, pools=None)
     await site.says("m1", "WaitingForIPAddress", "m1-0-0", "none")
     assert site.own_vms() == {}
+    await site.delete("m1")
+    await site.gone("m1")
+    await site.empty()
+
+
+async def test_a_machine_does_not_take_the_address_that_its_namesake_is_giving_back(site):
+    pool = {"apiGroup": "ipam.metal3.io", "kind": "IPPool", "name": "nodes"}
+    device = {"networkName": NETWORK, "addressesFromPools": [pool]}
+    await site.machine("m1", device, pools=None)
+    await site.provisioned("m1")
+    # Another who looks at the claim keeps it for a while, as a provider that is slow to release does.
+    claims, slow = contract.IP_ADDRESS_CLAIMS[0], "example.com/slow"
+    finalizers = (await site.claims())["m1-0-0"]["metadata"]["finalizers"]
+    await site.kube.patch(claims, "m1-0-0", site.namespace, metadata={"finalizers": [*finalizers, slow]})
+    await site.delete("m1")
+    await site.gone("m1")
+    old = (await site.claims())["m1-0-0"]
+    assert old["status"]["addressRef"]["name"]
+
+    await site.kube.delete(SECRETS, "m1-boot", site.namespace)
+    await site.machine("m1", device, pools=None)
+    await site.says("m1", "WaitingForIPAddress", "m1-0-0", "being deleted")
+    assert site.own_vms() == {}
+    old = (await site.claims())["m1-0-0"]
+    left = [name for name in old["metadata"]["finalizers"] if name != slow]
+    await site.kube.patch(claims, "m1-0-0", site.namespace, metadata={"finalizers": left})
+    await site.provisioned("m1")
+    new = (await site.claims())["m1-0-0"]
+    assert new["metadata"]["uid"] != old["metadata"]["uid"]
     await site.delete("m1")
     await site.gone("m1")
     await site.empty()
