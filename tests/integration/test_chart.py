@@ -142,6 +142,15 @@ def test_reading_and_writing_are_apart():
         assert reads in (set(), verbs), obj["metadata"]["name"]
 
 
+@pytest.mark.parametrize("service", COMPONENTS)
+def test_a_pod_listens_at_whatever_address_it_has(service):
+    """Where there is IPv6 alone, nobody reaches what listens at 0.0.0.0, probes included."""
+    asked = [text.partition("=") for text in render(EVERYTHING).args(service)]
+    found = {name: value for name, _, value in asked if name.endswith("-address")}
+    assert "--bind-address" in found
+    assert [value for value in found.values() if not value.startswith(":")] == []
+
+
 def test_there_is_one_pod_at_least_wherever_a_disruption_is_refused():
     single = merged(
         EVERYTHING, *({key: {"replicaCount": 1}} for key in ("ipam", "capvIntegrator", "machineController"))

@@ -408,7 +408,7 @@ ROWS = [
         "ipam.web.service.enabled",
         True,
         lambda r: (
-            "--web-address=0.0.0.0:8081" in r.args("ipam")
+            "--web-address=:8081" in r.args("ipam")
             and {"name": "web", "containerPort": 8081} in r.container("ipam")["ports"]
             and [port["targetPort"] for port in _web_service(r)] == ["web"]
         ),

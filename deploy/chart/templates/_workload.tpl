@@ -79,7 +79,7 @@ spec:
           args:
             - --log-level={{ $shared.logLevel }}
             - --log-format={{ $shared.logFormat }}
-            - --bind-address=0.0.0.0:8080
+            - --bind-address=:8080
             {{- range $shared.watchNamespaces }}
             - --watch-namespace={{ . }}
             {{- end }}
