@@ -263,7 +263,7 @@ ROWS = [
         for name, (given, holds) in SHARED.items()
         if name not in {"strategy", "podSecurityContext", "securityContext"}
     ),
-    Row("strategy.type", "Recreate", _every(lambda r, c: _strategy(r, c)["type"] == "Recreate"), "strategy"),
+    Row("strategy.type", "Recreate", _every(lambda r, c: _strategy(r, c) == {"type": "Recreate"}), "strategy"),
     Row(
         "strategy.rollingUpdate.maxUnavailable",
         1,

@@ -37,7 +37,8 @@ spec:
   {{- end }}
   selector:
     matchLabels: {{- include "groundwork.selector" . | nindent 6 }}
-  strategy: {{- toYaml $shared.strategy | nindent 4 }}
+  {{- /* rollingUpdate of the defaults is still there when a value says Recreate, with which the API server refuses it. */}}
+  strategy: {{- ternary (omit $shared.strategy "rollingUpdate") $shared.strategy (eq (default "" $shared.strategy.type) "Recreate") | toYaml | nindent 4 }}
   template:
     metadata:
       labels: {{- merge (include "groundwork.labels" . | fromYaml) (default (dict) $shared.podLabels) | toYaml | nindent 8 }}
