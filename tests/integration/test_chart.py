@@ -69,6 +69,17 @@ def test_a_selector_has_nothing_that_an_upgrade_could_change():
         assert selector.items() <= obj["spec"]["template"]["metadata"]["labels"].items()
 
 
+def test_labels_of_the_user_take_the_place_of_none_of_the_chart_s():
+    theirs = {"team": "network", **dict.fromkeys([*COMMON, "app.kubernetes.io/component"], "theirs")}
+    for obj in render(merged(EVERYTHING, {"commonLabels": theirs})).objects:
+        labels = obj["metadata"]["labels"]
+        assert COMMON.items() | {("team", "network")} <= labels.items(), obj["metadata"]["name"]
+        assert labels.get("app.kubernetes.io/component") != "theirs", obj["metadata"]["name"]
+        if obj["kind"] == "Deployment":
+            template = obj["spec"]["template"]["metadata"]["labels"]
+            assert obj["spec"]["selector"]["matchLabels"].items() <= template.items()
+
+
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["default", "everything"])
 def test_what_selects_pods_selects_those_of_one_service(values):
     rendering = render(values)
