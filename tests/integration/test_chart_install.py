@@ -242,6 +242,24 @@ async def test_the_test_hook_binds_an_address_and_injects_a_pod(kube, hook, answ
     assert await left(kube) == before, "it cleans up"
 
 
+def test_a_namespace_that_the_test_hook_did_not_make_stays(own):
+    own.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HOOK}})
+    complaint = helm("test", *RELEASE, "--timeout=30s", cluster=own, fails=True)
+    assert f'namespaces "{HOOK}" already exists' in complaint
+    assert own.kubectl("get", "namespace", HOOK, "-o", "jsonpath={.status.phase}") == "Active"
+
+
+def test_the_test_hook_has_a_namespace_apart_from_the_release_s():
+    for where in ("--namespace", "--set=namespaceOverride"):
+        text = helm("template", "groundwork", str(CHART), f"{where}={HOOK}")
+        hooks = [o for o in load(text) if "helm.sh/hook" in o["metadata"].get("annotations", {})]
+        (place,) = (o["metadata"]["name"] for o in hooks if o["kind"] == "Namespace")
+        assert place != HOOK
+        (pod,) = (o for o in hooks if o["kind"] == "Pod")
+        assert f"--namespace={place}" in pod["spec"]["containers"][0]["args"]
+        assert {o["metadata"]["namespace"] for o in hooks if o["kind"] == "Role"} == {place}
+
+
 async def test_the_test_hook_needs_every_right_it_has(hook, answering):
     needless = []
     for rule in hook.role["rules"]:
