@@ -30,7 +30,7 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = {
     "user": ("admin",),
     "volumeMode": ("Filesystem",),
 }
-_ZEROES: tuple[Any, ...] = (None, False, 0, "", [], {})
+_ZEROES: tuple[Any, ...] = (None, False, 0, "", [])
 _QUANTITIES = frozenset({"divisor", "sizeLimit", "storage"})
 _QUANTITY = re.compile(r"([0-9]*\.?[0-9]+)(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?[0-9]{1,2}))?")
 _QUANTITY_LENGTH = 64
@@ -60,6 +60,8 @@ def _same_field(key: str, one: dict[str, Any], other: dict[str, Any]) -> bool:
         left, right = one[key], other[key]
         return same(left, right) or (key in _QUANTITIES and _same_quantity(left, right))
     value = one[key] if key in one else other[key]
+    if isinstance(value, dict):  # up to Kubernetes 1.33 an empty metadata is written as {creationTimestamp: null}
+        return all(field is None for field in value.values())
     return value in _DEFAULTS.get(key, _ZEROES) or value is None or value == ""
 
 

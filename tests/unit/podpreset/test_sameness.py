@@ -26,6 +26,8 @@ from services.podpreset.sameness import same
         ({"emptyDir": {"sizeLimit": "1.5Gi"}}, {"emptyDir": {"sizeLimit": "1536Mi"}}),
         ({"emptyDir": {"sizeLimit": "1e3"}}, {"emptyDir": {"sizeLimit": 1000}}),
         ({"resourceFieldRef": {"divisor": "1"}}, {"resourceFieldRef": {"divisor": "1000m"}}),
+        ({"volumeClaimTemplate": {}}, {"volumeClaimTemplate": {"metadata": {"creationTimestamp": None}}}),
+        ({"spec": {"x": 1}}, {"spec": {"x": 1}, "metadata": {"creationTimestamp": None}}),
     ],
 )
 def test_what_means_the_same_is_the_same_both_ways(one, other):
@@ -75,6 +77,7 @@ def test_a_quantity_is_its_number_however_it_is_written(quantity, number):
         ({"image": {"reference": "a"}}, {"image": {"reference": "a", "pullPolicy": "Never"}}),
         ({"items": [1]}, {"items": [1, 2]}),
         ({"a": "x"}, {"a": ["x"]}),
+        ({"spec": {"x": 1}}, {"spec": {"x": 1}, "metadata": {"creationTimestamp": None, "labels": {"a": "b"}}}),
         ({"emptyDir": {"sizeLimit": "1Gi"}}, {"emptyDir": {"sizeLimit": "1G"}}),
         ({"emptyDir": {"sizeLimit": "1Gi"}}, {"emptyDir": {"sizeLimit": "x"}}),
         ({"emptyDir": {"sizeLimit": "x"}}, {"emptyDir": {"sizeLimit": "y"}}),
