@@ -128,6 +128,8 @@ class Preset:
             for name in self.include
             if name not in ENTRY_NAMES
         ]
+        if self.include and any(names.is_no_proxy(one.name) and one.value_from is not None for one in self.variables):
+            notes.append("spec.noProxy: NO_PROXY has a valueFrom, to which nothing can be added")
         found += _policy_problems(spec)
         if not (self.variables or self.sources or self.volumes or self.mounts or self.include or found):
             found.append("spec: must specify at least one of env, envFrom, volumes, volumeMounts, caBundle and noProxy")

@@ -102,6 +102,10 @@ NOTES = [
         {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {}}, "metadata": {"type": "multi"}}]},
         "a valueFrom cannot be merged, it replaces",
     ),
+    (
+        {"env": [{"name": "no_proxy", "valueFrom": {"secretKeyRef": {}}}], "noProxy": {"include": [".svc"]}},
+        "NO_PROXY has a valueFrom, to which nothing can be added",
+    ),
     ({"env": env(NO_PROXY="a,*")}, "* stands for all other items, and is given alone"),
     ({"volumes": [{"name": "v"}, {"name": "v", "emptyDir": {}}]}, "v was there before, which is the one used"),
     (
