@@ -10,7 +10,8 @@
 
 While users work, faults are made, several at a time. After every 25 of them all are healed, users rest, and
 `invariants` must come true within --patience seconds; what must not be even for a moment is looked at all the while. At
-the end users delete what is theirs, and nothing may be left. Exit code 1: something was wrong; the folder that is named
+the end users delete what is theirs, and nothing may be left. Ctrl-C ends it after the faults under way, with the same
+checks and a report of what was made. Exit code 1: something was wrong; the folder that is named
 then has the plan, the logs of all processes, what users wanted and what there was.
 """
 
@@ -24,6 +25,7 @@ import logging
 import platform
 import secrets
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -84,6 +86,8 @@ class Run:
         self.users = Users(estate.kube, estate.sim, seed)
         self._injector = Injector(estate)
         self._settled = []
+        self._made = 0
+        self._enough = False
         self.scene = {}
 
     async def go(self):
@@ -92,15 +96,22 @@ class Run:
         await self.users.move_in()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self.users.run()), group.create_task(self._watchman.run())]
-            for first in range(0, len(self._faults), self._batch_size):
+            while self._made < len(self._faults) and not self._enough:
                 self.users.resume()
-                await self._batch(self._faults[first : first + self._batch_size])
+                faults = self._faults[self._made : self._made + self._batch_size]
+                await self._batch(faults)
+                self._made += len(faults)
                 await self._all_done()
-                await self._settle(first + self._batch_size)
+                await self._settle(self._made)
             await self.users.move_out()
             await self._until(self._left, "everything was deleted")
             for task in tasks:
                 task.cancel()
+
+    def stop(self):
+        """Make no more faults than those until the next rest."""
+        say("enough; ends after the faults under way")
+        self._enough = True
 
     async def _batch(self, faults):
         async with asyncio.TaskGroup() as group:
@@ -131,7 +142,7 @@ class Run:
         seconds = time.monotonic() - started
         self._settled.append(seconds)
         self.users.forget_values()
-        say(f"at rest after {min(number, len(self._faults))} faults, in {seconds:.1f} s")
+        say(f"at rest after {number} faults, in {seconds:.1f} s")
 
     async def _until(self, wrong, when):
         """Wait until nothing is wrong any more."""
@@ -176,7 +187,7 @@ class Run:
 
     def report(self):
         """Figures of the run so far."""
-        done = [fault.kind for fault in self._faults]
+        done = [fault.kind for fault in self._faults[: self._made]]
         tracebacks = {}
         for name, replica in self._estate.replicas.items():
             for (message, last), count in replica.tracebacks().items():
@@ -219,11 +230,15 @@ async def run(faults, seed, folder, *, patience, having, lease=plan.LEASE_SECOND
     async with Estate.running(folder, seed, having, lease) as estate:
         made = Run(estate, faults, seed, patience=patience, dense=dense)
         wrong = None
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, made.stop)
         try:
             await made.go()
         except* Broken as group:
             made.keep(Path(folder))
             wrong = first_broken(group)
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
         return made.report(), wrong
 
 
