@@ -46,7 +46,9 @@ def _percentile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def throughput(name: str, count: int, options: Options, *, pace: float | None = None) -> dict[str, Any]:
+def throughput(
+    name: str, count: int, options: Options, *, pace: float | None = None, release: bool = True
+) -> dict[str, Any]:
     """Bind `count` claims and, by the allocator, release them; `pace` is how many are created a second (None: all)."""
     how = f"{name}: {count:,} claims" + (f" at {pace:g}/s" if pace else "")
     with (
@@ -55,12 +57,12 @@ def throughput(name: str, count: int, options: Options, *, pace: float | None = 
         Party(name, on, workers=options.workers, uvloop=options.uvloop) as party,
     ):
         party.wait_ready()
-        result = asyncio.run(_throughput(on, party, count, pace))
+        result = asyncio.run(_throughput(on, party, count, pace, release=release))
     say(f"    {result['bind']['rate']:.0f} claims/s")
     return result
 
 
-async def _throughput(on: Stage, party: Party, count: int, pace: float | None) -> dict[str, Any]:
+async def _throughput(on: Stage, party: Party, count: int, pace: float | None, *, release: bool) -> dict[str, Any]:
     wanted, warm_up = load.claims("claim", count), load.claims("warm", _WARM_UP)
     names = [claim.name for claim in wanted]
     result: dict[str, Any] = {"party": party.name, "claims": count, "pace": pace}
@@ -87,6 +89,7 @@ async def _throughput(on: Stage, party: Party, count: int, pace: float | None) -
         if party.name == "allocator" and pace is None:
             result["rss_peak"] = party.rss(peak=True)
             result["ready_seconds"] = await asyncio.to_thread(party.restart)
+        if party.name == "allocator" and pace is None and release:
             with _measured(on, party, count) as measured:
                 await load.delete(client, wanted)
                 await observer.wait(observer.gone, names, "released")
