@@ -44,8 +44,7 @@ class Refusal(NamedTuple):
 class Domain:
     """The slots of one network domain and the pools that cover them."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self) -> None:
         self.slots: dict[int, Slot] = {}
         self.pools: dict[PoolKey, PoolState] = {}
         self.address_waiters: dict[int, dict[ClaimKey, None]] = {}
@@ -152,7 +151,7 @@ class Ledger:
         """Domain by name, made on first mention."""
         found = self.domains.get(name)
         if found is None:
-            found = self.domains[name] = Domain(name)
+            found = self.domains[name] = Domain()
         return found
 
     # Pools

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.ipam.api import PoolRange
-from services.ipam.decide import ClusterState, Leave, Refuse
+from services.ipam.decide import Bind, ClusterState, Leave, Refuse
 from tests.unit.ipam.worlds import (
     BOUND,
     CAPI,
@@ -52,6 +52,23 @@ def test_a_claim_that_lost_our_finalizer_still_gives_back_what_it_holds(left):
 @pytest.mark.parametrize("known", [{"holdings": HELD}, {"reserved": (at("10.0.0.10"),)}])
 def test_what_a_claim_left_is_kept_for_as_long_as_it_was_not_seen_to_be_gone(known):
     assert decided(Setting(), gone=True, **known) == Leave("it is gone; its addresses are kept for a grace", 60.0)
+
+
+def test_a_reservation_too_many_is_returned_once_the_claim_has_everything_else():
+    known = {"complete": True, "holdings": HELD, "reserved": (at("10.0.0.10"), at("10.0.0.11"))}
+    assert decided(Setting(), claim=a_claim(status=BOUND), **known) == Bind(at("10.0.0.10"), (), (at("10.0.0.11"),))
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        pytest.param({"reserved": (at("10.0.0.10"),)}, id="reserved and told to nobody"),
+        pytest.param({"claim": a_claim(status=BOUND)}, id="told and gone"),
+    ],
+)
+def test_an_address_that_a_claim_has_in_part_is_not_made_whole_without_its_pool(known):
+    answer = decided(Setting(), pool=None, **known)
+    assert answer == Refuse("PoolNotReady", "PoolNotFound", "IPPool ns/pool does not exist")
 
 
 def one_without_prefix():

@@ -264,6 +264,10 @@ def test_many_ranges_are_told_in_a_few_words():
     assert space().describe() == "none"
     pool = space(*({"start": f"10.0.{n}.1", "end": f"10.0.{n}.2"} for n in range(6)))
     assert pool.describe(most=1) == "10.0.0.1-10.0.0.2, and 5 more"
+    four = "10.0.0.1-10.0.0.2, 10.0.1.1-10.0.1.2, 10.0.2.1-10.0.2.2, 10.0.3.1-10.0.3.2"
+    assert pool.describe() == f"{four}, and 2 more"
+    pool = space(*({"start": f"10.0.{n}.1", "end": f"10.0.{n}.2"} for n in range(4)))
+    assert pool.describe() == four
 
 
 # The settings that come with an address
