@@ -69,7 +69,9 @@ def test_two_values_of_one_layer_that_differ_are_a_conflict_and_the_first_stays(
 def test_two_presets_that_say_the_same_agree(one):
     decision, _ = admit(pod(), world(*pair(one, one)))
     assert decision.conflicts == ()
-    assert [step.action for step in explained(pod(), *pair(one, one))["app", "env", one["name"]].steps][1:] == ["agreed"]
+    assert [step.action for step in explained(pod(), *pair(one, one))["app", "env", one["name"]].steps][1:] == [
+        "agreed"
+    ]
 
 
 OLD = {"conflictPolicy": "SkipAll"}
