@@ -140,7 +140,11 @@ JAVA = [
     ("example.com:81,a b,e*m,.,http://x", "", ("example.com:81", "a b", "e*m", ".", "http://x")),
     ("example.com.", "example.com|*.example.com", ()),
     ("*", "*", ()),
+    ("a,*,b", "a|*.a|*|b|*.b", ()),
     (" , ", "", ()),
+    (",a", "a|*.a", ()),
+    ("10.0.0.7/8,fd00::1/128", "10.*|[fd00::1]", ()),
+    ("*x*,x.example", "*x*|x.example|*.x.example", ()),
 ]
 
 
@@ -155,6 +159,53 @@ def test_the_patterns_reach_what_the_list_means():
         assert java_bypasses(hosts, host), host
     for host in ("10.112.0.1", "10.95.0.1", "svc", "notexample.com", "fd00::2"):
         assert not java_bypasses(hosts, host), host
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reached", "missed"),
+    [
+        ("*ample*", ["example.com", "ample", "sample.org"], ["exampl.com"]),
+        ("*.example.com", ["a.example.com"], ["example.com", "a.example.com.org"]),
+        ("10.*", ["10.1.2.3", "10."], ["110.1.2.3", "1.10.2.3", "10"]),
+        ("a*b", ["a*b"], ["ab", "axb"]),
+        ("example.com", ["example.com", "EXAMPLE.com"], ["a.example.com"]),
+        ("*", ["anything"], []),
+        ("", [], ["localhost", "", "XXXX"]),
+    ],
+)
+def test_a_star_of_java_counts_at_the_ends_alone(pattern, reached, missed):
+    assert [host for host in reached + missed if java_bypasses(pattern, host)] == reached
+
+
+def test_a_port_counts_where_a_client_reads_one():
+    environment = {"HTTP_PROXY": "p", "http_proxy": "p", "NO_PROXY": "a:81", "no_proxy": "a:81"}
+    for port, verdict in ((81, Verdict.DIRECT), (82, Verdict.PROXIED), (None, Verdict.PROXIED)):
+        assert reaches(Client.GO, environment, "a", port) is verdict
+    assert reaches(Client.GO, {**environment, "NO_PROXY": "a:80"}, "a") is Verdict.DIRECT
+
+
+@pytest.mark.parametrize(
+    ("client", "no_proxy", "host", "port", "expected"),
+    [
+        (Client.REQUESTS, "b, a:81", "a", 81, Verdict.DIRECT),
+        (Client.REQUESTS, ".a:81", "x.a", 81, Verdict.DIRECT),
+        (Client.REQUESTS, "a:None", "a", None, Verdict.PROXIED),
+        (Client.URLLIB, "a", "a", 81, Verdict.DIRECT),
+        (Client.URLLIB, ".a", "x.a", 81, Verdict.DIRECT),
+        (Client.GO, "*.svc", "a.svc", None, Verdict.DIRECT),
+        (Client.GO, "10.0.0.1", "10.0.0.2", None, Verdict.PROXIED),
+        (Client.GO, "[fd00::1]:81", "fd00::1", 82, Verdict.PROXIED),
+        (Client.CURL, "10.0.0.1/x", "10.0.0.1", None, Verdict.DIRECT),
+        (Client.CURL, "10.0.0.1/x", "10.0.0.2", None, Verdict.PROXIED),
+        (Client.CURL, "10.0.0.0/8", "11.0.0.1", None, Verdict.PROXIED),
+        (Client.HTTPX, "localhost", "a.localhost", None, Verdict.PROXIED),
+        (Client.HTTPX, "LOCALHOST", "localhost", None, Verdict.DIRECT),
+        (Client.HTTPX, "10.0.0.1", "x.10.0.0.1", None, Verdict.PROXIED),
+        (Client.HTTPX, "a@example.com", "example.com", None, Verdict.DIRECT),
+    ],
+)
+def test_a_client_answers_as_its_source_says(client, no_proxy, host, port, expected):
+    assert bypasses(client, no_proxy, host, port) is expected
 
 
 def test_a_network_takes_a_bounded_number_of_patterns():

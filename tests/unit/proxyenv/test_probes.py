@@ -42,6 +42,26 @@ def test_an_entry_is_read_and_held_against_every_client(entry, form, host, port,
     assert " ".join(missed_by(read)) == missing
 
 
+@pytest.mark.parametrize(
+    ("entry", "form", "host", "port"),
+    [
+        ("10.96.7.7/12", Form.NETWORK, "10.96.0.1", None),
+        ("10.96.0.0/31", Form.NETWORK, "10.96.0.1", None),
+        ("10.96.0.0/12:81", Form.NETWORK, "10.96.0.1", 81),
+        ("10.*:81", Form.GLOB, "10.1.1.1", 81),
+        ("192.168.:81", Form.PREFIX, "192.168.1.1", 81),
+        ("[fd00::1", Form.UNKNOWN, "", None),
+        ("fd00::1]", Form.UNKNOWN, "", None),
+        ("[fd00::1]x", Form.UNKNOWN, "", None),
+        ("[x]", Form.UNKNOWN, "", None),
+        ("a b", Form.BLANK, "", None),
+        ("*", Form.EVERYTHING, "host.example", None),
+    ],
+)
+def test_a_probe_has_the_entry_as_it_is_written_and_a_host_that_it_is_for(entry, form, host, port):
+    assert probe(entry)[:4] == (entry, form, host, port)
+
+
 def test_a_client_that_raises_is_told_from_one_that_does_not_match():
     assert missed_by(probe("fd00::/8"))[Client.HTTPX] is Verdict.CRASH
     assert crashed_by("fd00::/8") == [Client.HTTPX]
