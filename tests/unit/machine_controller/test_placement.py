@@ -6,7 +6,7 @@ import pytest
 
 from services.machine_controller import api
 from services.machine_controller.api import Network, NetworkDevice
-from services.machine_controller.placement import Misplaced, Placement, place, thumbprint
+from services.machine_controller.placement import Misplaced, Placement, devices_text, place, thumbprint
 from services.runtime.kube.objects import KubeObject, ObjectMeta, raw
 
 CLUSTER = api.VSphereClusterSpec(server="vc", thumbprint="AA")
@@ -96,3 +96,38 @@ def test_network_configurations_overlay_what_they_set():
     assert (first.dhcp4, first.dhcp6, first.ip_addrs) == (None, True, ("10.0.0.1/24",))
     assert second.addresses_from_pools == (api.PoolRef("ipam.metal3.io", "IPPool", "p"),)
     assert second.dhcp4_overrides.use_dns is False
+
+
+def test_what_is_missing_is_named():
+    assert place(SPEC, CLUSTER, "z") == Misplaced(
+        "DeploymentZoneNotFound", "the Machine is for VSphereDeploymentZone z"
+    )
+    assert place(SPEC, CLUSTER, "z", zone()) == Misplaced(
+        "FailureDomainNotFound", "VSphereDeploymentZone z names VSphereFailureDomain fd"
+    )
+
+
+@pytest.mark.parametrize("field", ["dhcp4", "dhcp6"])
+@pytest.mark.parametrize(
+    ("own", "over", "found"), [(True, None, True), (True, False, False), (None, True, True), (False, None, False)]
+)
+def test_whether_a_device_uses_dhcp_is_the_domains_word_if_it_has_one(field, own, over, found):
+    spec = api.VSphereMachineSpec(network=Network(devices=(NetworkDevice(**{field: own}),)))
+    configuration = {} if over is None else {field: over}
+    placed = place(spec, CLUSTER, "z", zone(), domain(networkConfigurations=[configuration]))
+    assert getattr(placed.network.devices[0], field) is found
+
+
+def test_the_overrides_of_dhcp_are_the_domains_where_it_has_some():
+    own, other = api.DHCPOverrides(use_dns=True), api.DHCPOverrides(use_dns=False)
+    device = NetworkDevice(dhcp4_overrides=own, dhcp6_overrides=own)
+    spec = api.VSphereMachineSpec(network=Network(devices=(device, device)))
+    configurations = [{"dhcp6Overrides": {"useDNS": False}}, {"dhcp4Overrides": {"useDNS": False}}]
+    first, second = place(spec, CLUSTER, "z", zone(), domain(networkConfigurations=configurations)).network.devices
+    assert (first.dhcp4_overrides, first.dhcp6_overrides) == (own, other)
+    assert (second.dhcp4_overrides, second.dhcp6_overrides) == (other, own)
+
+
+def test_devices_are_written_down_without_addresses():
+    text = devices_text([NetworkDevice(network_name="lan", ip_addrs=("10.0.0.1/24",)), NetworkDevice(dhcp4=True)])
+    assert text == '[{"networkName":"lan"},{"dhcp4":true}]'
