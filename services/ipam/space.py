@@ -357,7 +357,7 @@ def _networks(span: Interval, prefix: int, most: int) -> list[Interval]:
     size = first.size
     count = (last.first - first.first) // size + 1
     if count > most:
-        return [first] if count == 1 else [first, last]
+        return [first, last]
     return [Interval(at, at + size - 1) for at in range(first.first, last.first + 1, size)]
 
 

@@ -217,3 +217,26 @@ def test_a_subnet_of_2_to_64_with_100000_addresses_taken_in_order_is_one_interva
     assert free.remove(middle)
     assert middle not in free
     assert len(list(free)) == 2
+
+
+def test_a_subtraction_takes_out_each_hole_wherever_it_lies():
+    spans = [Interval(10, 20), Interval(30, 40)]
+    holes = [Interval(n, n) for n in (1, 3, 5, 12, 22, 24, 26, 28, 35)]
+    assert intervals.subtract(spans, holes) == [
+        Interval(10, 11),
+        Interval(13, 20),
+        Interval(30, 34),
+        Interval(36, 40),
+    ]
+
+
+def test_the_lowest_address_of_a_family_is_in_its_networks():
+    for address, prefix, last in (("::", 64, "::ffff:ffff:ffff:ffff"), ("0.0.0.0", 24, "0.0.0.255")):
+        assert intervals.network_of(point(address), prefix) == (point(address), point(last))
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_point_that_is_in_a_set_is_not_added_again(at):
+    free = intervals.FreeSet([Interval(1, 3)])
+    assert not free.add(at)
+    assert (list(free), free.count) == ([Interval(1, 3)], 3)

@@ -4,8 +4,8 @@ import pytest
 
 from services.ipam import intervals
 from services.ipam.api import PoolRange, PoolSpec
-from services.ipam.intervals import point
-from services.ipam.space import MAX_NETWORKS, PoolSpace
+from services.ipam.intervals import Interval, point
+from services.ipam.space import MAX_NETWORKS, PoolSpace, Spans, _networks
 
 
 def space(*entries, **spec):
@@ -457,3 +457,46 @@ def test_pre_allocations_are_kept_by_value_and_the_first_of_two_wins():
     assert list(pool.bad_pre_allocations.values()) == pool.problems
     assert "'a'" in pool.bad_pre_allocations["c"].expected
     assert "outside the pool's ranges" in pool.bad_pre_allocations["d"].expected
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        (
+            {"start": "10.0.0.1", "end": "::1"},
+            ("spec.pools[0]", "10.0.0.1 ::1", "addresses of one family"),
+        ),
+        (
+            {"start": "10.0.0.1", "subnet": "fd00::/64"},
+            ("spec.pools[0]", "10.0.0.1 fd00::/64", "addresses of one family"),
+        ),
+        ({"end": "10.0.0.9"}, ("spec.pools[0]", "10.0.0.9", "start or subnet beside end")),
+        ({}, ("spec.pools[0]", "", "start and end, or subnet")),
+        (
+            {"subnet": "10.0.0.0"},
+            ("spec.pools[0].subnet", "10.0.0.0", "an address, a slash and a prefix length"),
+        ),
+    ],
+)
+def test_an_entry_that_is_no_range_is_told_with_what_was_expected(entry, problem):
+    assert [tuple(found) for found in space(entry).problems] == [problem]
+
+
+def test_the_spans_that_touch_another_are_found():
+    spans = Spans([Interval(10, 19), Interval(30, 39), Interval(50, 59), Interval(70, 79)])
+    for (first, last), found in {
+        (0, 9): [],
+        (0, 10): [10],
+        (19, 30): [10, 30],
+        (20, 29): [],
+        (35, 36): [30],
+        (40, 70): [50, 70],
+        (60, 99): [70],
+        (80, 99): [],
+    }.items():
+        assert [span.first for span in spans.touching(Interval(first, last))] == found
+
+
+@pytest.mark.parametrize(("most", "found"), [(5, [0, 4, 8, 12]), (4, [0, 4, 8, 12]), (3, [0, 12]), (0, [0, 12])])
+def test_of_too_many_networks_the_outermost_two_are_kept(most, found):
+    assert _networks(Interval(1, 12), 30, most) == [Interval(at, at + 3) for at in found]

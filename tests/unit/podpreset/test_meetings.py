@@ -12,6 +12,7 @@ from services.podpreset.patch import edited
 from services.podpreset.selectors import is_object_name
 from tests.support.podpresets import (
     admit,
+    admitted,
     cluster_preset,
     container,
     container_of,
@@ -212,3 +213,108 @@ def test_an_entry_that_is_empty_either_way_is_not_written():
 @pytest.mark.parametrize(("length", "valid"), [(253, True), (254, False)])
 def test_a_name_of_an_object_is_at_most_253_characters_long(length, valid):
     assert is_object_name("a" * length) is valid
+
+
+# Letter case, names that the cluster knows, and what is left out
+
+
+WINDOWS = {"nodeSelector": {"kubernetes.io/os": "windows"}}
+
+
+def test_on_windows_letter_case_makes_no_other_variable():
+    presets = [preset("a", env=env(Path="1", Other="o")), preset("b", env=env(PATH="2"))]
+    decision, after = admit(pod(**WINDOWS), world(*presets))
+    assert env_of(after) == [("Path", "1"), ("Other", "o")]
+    assert [conflict.item for conflict in decision.conflicts] == ["env Path"]
+    _, after = admit(pod(container(env=env(pATH="own")), **WINDOWS), world(preset(env=env(Path="1"))))
+    assert env_of(after) == [("pATH", "own")]
+    assert env_of(admitted(pod(container(env=env(pATH="own"))), preset(env=env(Path="1")))) == [
+        ("Path", "1"),
+        ("pATH", "own"),
+    ]
+
+
+def test_a_list_of_names_that_the_cluster_knows_comes_once_and_after_what_is_written():
+    included = {"noProxy": {"include": [".svc"]}}
+    row = explained(pod(), preset(env=env(NO_PROXY="a"), **included))["app", "env", "NO_PROXY"]
+    assert (row.value, [step.action for step in row.steps]) == ("a,.svc", ["set"])
+    row = explained(pod(), cluster_preset(env=env(NO_PROXY="a")), preset(**included))["app", "env", "NO_PROXY"]
+    assert (row.value, [step.action for step in row.steps]) == ("a,.svc", ["set", "appended"])
+    assert env_of(admitted(pod(**WINDOWS), preset(**included))) == [("NO_PROXY", ".svc")]
+    dynamic = {"name": "NO_PROXY", "valueFrom": SOURCE}
+    assert dict(env_of(admitted(pod(), preset(env=[dynamic], **included))))["NO_PROXY"] == SOURCE
+    single = var("NO_PROXY", "a, b", type="single")
+    assert dict(env_of(admitted(pod(), preset(env=[single]))))["NO_PROXY"] == "a, b"
+
+
+@pytest.mark.parametrize("strict", ["a", "b"])
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"volumes": [{"name": "v", "hostPath": {"path": "/"}}]},
+        {"containers": [container(volumeMounts=[{"name": "w", "mountPath": "/v"}])]},
+        {"containers": [container(envFrom=[{"secretRef": {"name": "s", "optional": True}}])]},
+    ],
+    ids=["volume", "mount", "source"],
+)
+def test_of_presets_that_agree_the_strictest_policy_counts_whichever_is_first(strict, own):
+    same = {**MOUNTED, "envFrom": [{"secretRef": {"name": "s"}}]}
+    presets = [preset(n, **same, conflictPolicy="Reject" if n == strict else "SkipVariable") for n in "ab"]
+    body = pod()
+    body["spec"] |= own
+    assert admit(body, world(*presets))[0].outcome is Outcome.REJECTED
+
+
+def test_a_volume_that_is_lost_takes_no_other_along():
+    two = {
+        "volumes": [{"name": "v", "hostPath": {"path": "/"}}, {"name": "w", "emptyDir": {}}],
+        "volumeMounts": [{"name": "v", "mountPath": "/lost"}, {"name": "w", "mountPath": "/w"}],
+    }
+    decision, after = admit(pod(), world(preset("a", **MOUNTED), preset("b", **two)))
+    assert [mount["mountPath"] for mount in container_of(after)["volumeMounts"]] == ["/v", "/w"]
+    assert [conflict.item for conflict in decision.conflicts] == ["volume v"]
+
+
+def test_each_container_has_conflicts_of_its_own():
+    def one(name, container, variable):
+        return preset(name, env=env(**{variable: name}), containerSelector={"names": [container]})
+
+    presets = [one("a", "x", "A"), one("b", "x", "A"), one("c", "y", "B"), one("d", "y", "B")]
+    decision, _ = admit(pod(container("x"), container("y")), world(*presets))
+    assert [conflict.item for conflict in decision.conflicts] == ["env A", "env B"]
+    assert decision.audit["conflicts"] == "; ".join(map(str, decision.conflicts))
+
+
+def test_conflicts_beyond_the_thirty_second_are_counted():
+    presets = [preset(name, env=env(**{f"V{n}": name for n in range(35)})) for name in "ab"]
+    decision, _ = admit(pod(), world(*presets))
+    assert len(decision.conflicts) == 35
+    assert decision.warnings[31:] == (
+        "PodPreset team/b: env V31 differs from that of PodPreset team/a; it was left out",
+        "3 more conflicts; it was left out",
+    )
+
+
+def test_presets_that_give_nothing_are_not_in_the_audit_log():
+    decision, _ = admit(pod(), world(preset(env=env(A="1"), containerSelector={"names": ["other"]})))
+    assert (decision.applied, decision.audit) == ((), {})
+
+
+def test_a_pod_that_is_skipped_says_why():
+    decision, _ = admit(pod(), world(preset(env=env(A="1"))), operation="DELETE")
+    assert (decision.outcome, decision.audit) == (Outcome.SKIPPED, {"skipped": decision.skip.value})
+
+
+@pytest.mark.parametrize("old", [None, {}])
+def test_all_ephemeral_containers_are_new_where_nothing_is_known_of_before(old):
+    body = pod(ephemeralContainers=[container("debug")])
+    before = None if old is None else {"metadata": {"name": "p"}}
+    _, after = admit(
+        body, world(preset(env=env(A="1"))), operation="UPDATE", subresource="ephemeralcontainers", old=before
+    )
+    assert env_of(after, "debug") == [("A", "1")]
+
+
+def test_a_star_in_the_list_of_one_preset_is_told_of():
+    decision, _ = admit(pod(), world(preset(env=env(NO_PROXY="a,*"))))
+    assert decision.warnings == ("NO_PROXY: * stands for all other items",)
