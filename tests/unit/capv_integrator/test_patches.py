@@ -233,3 +233,47 @@ def test_a_condition_that_others_change_meanwhile_is_not_written_over(site):
     other["status"]["conditions"] = [{**READY, "status": "False"}]
     with pytest.raises(jsonpatch.JsonPatchTestFailed):
         jsonpatch.apply_patch(other, operations)
+
+
+def test_each_device_that_waits_gets_its_own_addresses_and_the_search_domains_asked_for(site, claim):
+    own = [{"networkName": "a"}, {"networkName": "b"}]
+    _, after = patched(site.machine(own), own, {0: [claim(V4)], 1: [claim(BARE)]}, (), ("asked.example",))
+    first, second = after["spec"]["network"]["devices"]
+    assert (first["ipAddrs"], first["searchDomains"]) == (["10.0.0.5/24"], ["asked.example"])
+    assert (second["ipAddrs"], second["searchDomains"]) == (["10.0.0.6/24"], ["asked.example"])
+
+
+def test_a_device_that_is_appended_takes_along_no_empty_field(site, claim):
+    own, empty = [{"networkName": "t"}], {"deviceName": "", "mtu": None, "nameservers": [], "dhcp4Overrides": {}}
+    overlaid = [{"networkName": "z0"}, {"networkName": "z1", **empty}]
+    _, after = patched(site.machine(own), own, {1: [claim(BARE)]}, overlaid)
+    assert after["spec"]["network"]["devices"][1] == {"networkName": "z1", "ipAddrs": ["10.0.0.6/24"]}
+
+
+def test_an_endpoint_that_is_there_is_what_is_tested_and_not_the_whole_cluster(site, claim):
+    cluster = site.vsphere_cluster(host="", port=0)
+    test, *_ = patches.cluster_patch(cluster, claim(V4))
+    assert test == {"op": "test", "path": "/spec/controlPlaneEndpoint", "value": {"host": "", "port": 0}}
+
+
+def test_a_first_condition_is_added_without_the_rest_of_the_status(site):
+    machine = site.machine(status={"ready": True})
+    _, added = patches.condition_patch(machine, patches.served(), NOW)
+    assert (added["op"], added["path"]) == ("add", "/status/conditions")
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        ({"status": "False", "reason": "R", "message": "m"}, ("False", "R", "m")),
+        ({"status": "True"}, ("True", "", "")),
+    ],
+)
+def test_a_condition_is_read_as_it_stands(site, row, found):
+    rows = [READY, {"type": api.OWNER_CONDITION, **row}]
+    condition = patches.condition_of(site.machine(status={"conditions": rows}))
+    assert condition == Condition(api.OWNER_CONDITION, *found)
+
+
+def test_an_owner_that_waits_no_more_says_so():
+    assert patches.served() == Condition(api.OWNER_CONDITION, "True", "NothingWaits", "")

@@ -7,7 +7,7 @@ import pytest
 from services.capv_integrator import api
 from services.capv_integrator.annotations import IPV4, IPV6
 from services.capv_integrator.poolobjects import PoolBook
-from services.capv_integrator.pools import Refusal, Seeker, Source, by_family, choose, find
+from services.capv_integrator.pools import _NAMED_AT_MOST, Refusal, Seeker, Source, by_family, choose, find
 from tests.unit.capv_integrator.worlds import Site
 
 NETWORK = {api.NETWORK_KEY: "net-a"}
@@ -293,3 +293,47 @@ def test_families_are_chosen_for_each_on_its_own(site):
         IPV4: ["v4", "w4"],
         IPV6: ["v6"],
     }
+
+
+# What is said
+
+
+def refused(site, pools):
+    result = find(seeker(source(pools=pools)), site.caches.book)
+    assert isinstance(result, Refusal)
+    return result.reason, result.message.removeprefix(f"annotation {api.POOLS_ANNOTATION} of VSphereMachine m1: ")
+
+
+def test_a_pool_that_is_not_there_is_named_with_those_that_are(site):
+    nothing = "there is no pool in namespace ns and none of cluster scope"
+    assert refused(site, "x") == ("PoolNotFound", f"there is no pool x; {nothing}")
+    assert refused(site, "IPPool/x") == ("PoolNotFound", f"there is no IPPool IPPool/x; {nothing}")
+    for count, text in ((1, "IPPool ns/p0"), (2, "GlobalIPPool all, IPPool ns/p0")):
+        if count == 2:
+            site.pool("all", kind="GlobalIPPool", labels={})
+        else:
+            site.pool("p0", labels={})
+        assert refused(site, "x") == ("PoolNotFound", f"there is no pool x; there are {text}")
+
+
+def test_of_many_pools_the_first_few_are_named_and_the_others_counted(site):
+    names = [f"p{n}" for n in range(_NAMED_AT_MOST)]
+    for name in names:
+        site.pool(name, labels={})
+    few = "there are " + ", ".join(f"IPPool ns/{name}" for name in names)
+    assert refused(site, "x")[1] == f"there is no pool x; {few}"
+    site.pool("q", labels={})
+    assert refused(site, "x")[1] == f"there is no pool x; {few} and 1 more"
+
+
+def test_a_pool_that_does_not_serve_the_namespace_is_refused_by_name(site):
+    site.pool("all", kind="GlobalIPPool", labels={}, allowedNamespaces=["other"])
+    assert refused(site, "all") == (
+        "PoolNotAllowed",
+        "GlobalIPPool all does not serve namespace ns (spec.allowedNamespaces)",
+    )
+
+
+def test_a_pool_of_a_namespace_is_none_of_cluster_scope(site):
+    site.pool("all", kind="GlobalIPPool", labels={})
+    assert refused(site, "ns/all")[0] == "PoolNotFound"
