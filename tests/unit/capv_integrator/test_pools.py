@@ -337,3 +337,47 @@ def test_a_pool_that_does_not_serve_the_namespace_is_refused_by_name(site):
 def test_a_pool_of_a_namespace_is_none_of_cluster_scope(site):
     site.pool("all", kind="GlobalIPPool", labels={})
     assert refused(site, "ns/all")[0] == "PoolNotFound"
+
+
+def test_where_a_pool_was_asked_for_is_said(site):
+    annotated = find(seeker(source(pools="x")), site.caches.book).message
+    assert annotated.startswith(f"annotation {api.POOLS_ANNOTATION} of VSphereMachine m1: there is no pool x; ")
+    labelled = find(seeker(source(labels={api.OLD_POOL_NAME_LABEL: "x"})), site.caches.book).message
+    assert labelled.startswith(f"label {api.OLD_POOL_NAME_LABEL} of VSphereMachine m1: there is no pool x; ")
+    device = find(seeker(source(pools="0=x"), at=None), site.caches.book)
+    assert device == Refusal(
+        "AnnotationInvalid",
+        f"annotation {api.POOLS_ANNOTATION} of VSphereMachine m1: an endpoint has no devices",
+    )
+
+
+def test_an_endpoint_and_a_network_are_served_by_the_pools_that_are_named_for_them(site):
+    for name in ("a", "b"):
+        site.pool(name, labels={})
+    assert found(site, source(pools="a"), at=None, network="") == ["IPPool ns/a"]
+    assert found(site, source(pools="net-a=a;b"), at=3) == ["IPPool ns/a"]
+    assert found(site, source(pools="net-a=a;b"), at=3, network="net-b") == ["IPPool ns/b"]
+
+
+def test_labels_of_the_old_integrator_that_no_pool_has_are_named(site):
+    wanted = {api.OLD_POOL_GROUP_LABEL: "g", api.OLD_NETWORK_LABEL: "n"}
+    message = find(seeker(source(labels=wanted)), site.caches.book).message
+    labels = f"{api.OLD_POOL_GROUP_LABEL}=g and {api.OLD_NETWORK_LABEL}=n"
+    assert message.startswith(f"no pool has {labels}, which VSphereMachine m1 asks for; there is no pool ")
+
+
+def test_labels_of_the_old_integrator_find_pools_of_cluster_scope_and_of_either_family(site):
+    wanted = {api.OLD_POOL_GROUP_LABEL: "g"}
+    site.pool("all", kind="GlobalIPPool", labels=wanted)
+    site.pool("six", labels=wanted, first="fd00::1")
+    candidates = find(seeker(source(labels=wanted)), site.caches.book)
+    assert {(str(c.ref), c.family, c.pool is None) for c in candidates} == {
+        ("GlobalIPPool all", IPV4, False),
+        ("IPPool ns/six", IPV6, False),
+    }
+
+
+def test_what_was_looked_for_is_said_where_no_pool_is_labelled_for_it(site):
+    endpoint = find(seeker(at=None, network=""), site.caches.book).message
+    looked = f"{api.USE_LABEL}={api.USE_ENDPOINTS} and {api.CLUSTER_KEY} c1"
+    assert f"none is labelled for {looked}; " in endpoint
