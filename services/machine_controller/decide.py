@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from services.machine_controller.phases import Do, Look, Plan, Say, World
 from services.machine_controller.vsphere.errors import DuplicateName, VSphereError
-from services.machine_controller.vsphere.values import Gone, PowerState, Task, TaskState
+from services.machine_controller.vsphere.values import PowerState, Task, TaskState
 
 CLONE_GRACE_SECONDS = 15.0
 """A request that broke off may still be carried out; vCenter shows its task well within this time."""
@@ -182,7 +182,7 @@ def _kept(world: World, say: Say) -> Say | None:
 
 def _failure(world: World) -> Say:
     task = world.clone
-    if isinstance(task, Gone) or not isinstance(task, Task) or task.error is None:
+    if not isinstance(task, Task) or task.error is None:
         return Say(False, TASK_FAILED, "the clone has left neither a VM nor a result in vCenter")
     return failure(task.error, world.record.name if world.record is not None else "")
 

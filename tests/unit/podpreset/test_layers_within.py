@@ -74,6 +74,12 @@ def test_two_presets_that_say_the_same_agree(one):
     ]
 
 
+@pytest.mark.parametrize(("one", "two"), [(var("LIST", "x"), many("x")), (many("x"), var("LIST", "x"))])
+def test_a_single_value_and_a_list_of_it_agree(one, two):
+    decision, after = admit(pod(), world(*pair(one, two)))
+    assert (decision.conflicts, env_of(after)) == ((), [("LIST", "x")])
+
+
 OLD = {"conflictPolicy": "SkipAll"}
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from services.podpreset.decide import decide_with_edits
 from services.podpreset.decision import Outcome
+from services.podpreset.edits import Change, Edits
 from services.podpreset.explain import Fate
-from services.podpreset.patch import edited
+from services.podpreset.patch import Edited, PodEdits, edited
 from services.podpreset.selectors import is_object_name
 from tests.support.podpresets import (
     admit,
@@ -201,6 +202,29 @@ def test_a_patch_makes_what_the_edits_make():
         assert admit(made, world(given, forced))[0].outcome is Outcome.UNCHANGED
     decision, edits = decide_with_edits(review(before, operation="DELETE"), world(given))
     assert edited(before, edits) is before
+
+
+@pytest.mark.parametrize(
+    ("edits", "found"),
+    [
+        (PodEdits(volumes=[{"name": "v"}]), {"volumes": [{"name": "v"}]}),
+        (PodEdits(annotations={"k": "v"}), {}),
+        (
+            PodEdits([Edited("containers", 0, None, Edits(changes=[Change(0, "A", "2", False, True)]))]),
+            {"containers": [container(env=env(A="2"))]},
+        ),
+        (
+            PodEdits([Edited("containers", 0, None, Edits(after=[(0, {"name": "B"})]))]),
+            {"containers": [container(env=[*env(A="1"), {"name": "B"}])]},
+        ),
+    ],
+    ids=["volumes", "annotations", "a change", "an entry behind"],
+)
+def test_each_kind_of_edit_is_made_without_the_others(edits, found):
+    before = pod(container(env=env(A="1")))
+    after = edited(before, edits)
+    assert after["spec"] == {**before["spec"], **found}
+    assert after["metadata"].get("annotations", {}) == edits.annotations
 
 
 def test_an_entry_that_is_empty_either_way_is_not_written():

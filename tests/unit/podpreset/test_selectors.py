@@ -136,3 +136,24 @@ def test_a_name_that_no_container_can_have_is_not_looked_at():
 
 def test_no_globs_are_no_test():
     assert compile_globs(()) is None
+
+
+def test_every_problem_of_a_selector_is_told():
+    bad = selector(
+        matchLabels={"": "b", "-": "c d"},
+        matchExpressions=[requirement("Has", key="-a"), requirement("Exists", "b", key="-b")],
+    )
+    assert [problem.removeprefix("spec.selector.") for problem in bad.problems] == [
+        "matchLabels: '', expected a label key",
+        "matchLabels: '-', expected a label key",
+        "matchLabels[-]: 'c d', expected a label value",
+        "matchExpressions[0].key: '-a', expected a label key",
+        "matchExpressions[0].operator: 'Has', expected In, NotIn, Exists or DoesNotExist",
+        "matchExpressions[1].key: '-b', expected a label key",
+        "matchExpressions[1].values: ['b'], expected none for Exists",
+    ]
+
+
+def test_a_glob_matches_a_name_of_any_characters():
+    assert compile_globs(["a*b"])("a\nb")
+    assert compile_globs(["a?b"])("a\nb")
