@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.capv_integrator.worlds import Site
+from tests.unit.capv_integrator.worlds import Site, names
 
 
 @pytest.fixture
@@ -79,3 +79,53 @@ def test_a_pool_of_cluster_scope_is_claimed_from_through_cluster_api(site):
 def test_a_paused_machine_waits_only_if_a_device_does(site, devices, waiting):
     site.machine(devices, metadata={"annotations": {"cluster.x-k8s.io/paused": ""}})
     assert site.plan().waiting == waiting
+
+
+# Which claim, and which pool
+
+
+OTHERS = [f"pool-{n}" for n in range(6)]  # names of claims are hashes of these, in any order
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_of_two_claims_the_one_that_is_bound_is_used_whatever_they_are_called(site, other):
+    site.pool("a", free=1)
+    machine = site.machine()
+    site.serve()
+    first = site.only_claim()
+    site.refuse(first)
+    site.pool(other, free=1)
+    (new,) = site.plan().create
+    site.create(machine, new)
+    site.bind(first, "10.0.0.10")
+    plan = site.plan()
+    assert [names(claims) for _, claims in plan.answers] == [[first.name]]
+    assert names(plan.release) == [site.name_of(new)]
+
+
+@pytest.mark.parametrize("free", [1, None])
+def test_a_claim_stays_with_a_pool_that_is_not_known_to_be_empty(site, free):
+    site.pool("a", free=5)
+    site.machine()
+    site.serve()
+    site.pool("a", free=free)
+    site.pool("b", free=9)
+    plan = site.plan()
+    assert (plan.create, plan.moved, plan.refusal) == ((), (), None)
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_finalizer_that_somebody_removed_is_put_back(site, written):
+    site.pool()
+    site.machine()
+    site.serve()
+    if written:
+        site.bind(site.only_claim(), "10.0.0.10")
+        site.serve()
+        # Nothing new can be said of a machine whose cluster is not there; what it has is kept all the same.
+        site.remove(site.caches.stores.clusters.values()[0])
+    claim = site.only_claim()
+    site.change(claim.obj, metadata={"finalizers": []})
+    plan = site.plan()
+    assert names(plan.adopt) == [claim.name]
+    assert names(plan.mark) == ([claim.name] if written else [])

@@ -381,3 +381,10 @@ def test_what_was_looked_for_is_said_where_no_pool_is_labelled_for_it(site):
     endpoint = find(seeker(at=None, network=""), site.caches.book).message
     looked = f"{api.USE_LABEL}={api.USE_ENDPOINTS} and {api.CLUSTER_KEY} c1"
     assert f"none is labelled for {looked}; " in endpoint
+
+
+def test_a_family_that_is_named_goes_before_the_pools_own(site):
+    site.pool("a", labels={})
+    for text, family in (("a", IPV4), ("ipv6:a", IPV6), ("ipv4:a", IPV4)):
+        (candidate,) = find(seeker(source(pools=text)), site.caches.book)
+        assert (candidate.family, candidate.pool.ref) == (family, candidate.ref)

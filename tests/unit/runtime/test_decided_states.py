@@ -178,3 +178,19 @@ def test_the_issuer_is_known_of_a_secret_that_has_both():
     assert issuer(data) == pki.read(data["ca.crt"]).fingerprint
     for name in ("ca.crt", "tls.crt"):
         assert issuer({**data, name: b""}) is None
+
+
+def test_a_ca_for_a_leaf_and_a_leaf_for_a_ca_are_told_apart():
+    data = fresh()
+    swapped = {**data, "ca.crt": data["tls.crt"], "ca.key": data["tls.key"]}
+    assert reason(swapped) == (CertStep.REPLACE, "ca.crt cannot be used: it is no CA")
+    swapped = {**data, "tls.crt": data["ca.crt"], "tls.key": data["ca.key"]}
+    assert reason(swapped) == (CertStep.RENEW, "tls.crt cannot be used: it is a CA")
+
+
+def test_cas_that_were_old_before_a_promotion_stay_published_after_it():
+    older, _ = other_pair()
+    data = certified(CertStep.PREPARE, {**fresh(), certs_decide.OLD_CRT: older.certificate}, NOW)
+    promoted = certified(CertStep.PROMOTE, data, NOW)
+    texts = data["ca.crt"], data[certs_decide.NEXT_CRT], older.certificate
+    assert published([bundle(promoted, NOW)]) == (frozenset(pki.read(text).fingerprint for text in texts),)
