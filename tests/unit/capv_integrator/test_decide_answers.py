@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.capv_integrator.worlds import Site, names
+from services.capv_integrator import api
+from services.capv_integrator.api import PoolRef
+from services.capv_integrator.claimobjects import NewClaim
+from tests.unit.capv_integrator.worlds import NET, Site, names
 
 
 @pytest.fixture
@@ -129,3 +132,48 @@ def test_a_finalizer_that_somebody_removed_is_put_back(site, written):
     plan = site.plan()
     assert names(plan.adopt) == [claim.name]
     assert names(plan.mark) == ([claim.name] if written else [])
+
+
+def test_an_api_that_is_missing_is_named():
+    site = Site(kinds=())
+    site.pool()
+    site.machine()
+    needs = "needs the API of IPAddressClaim or IPClaim, which the server does not have"
+    assert told(site) == ("NoClaimAPI", f"device 0 (net-a): a claim on IPPool ns/pool {needs}")
+    site = Site(kinds=("IPAddressClaim",))
+    site.pool("p", namespace="infra", allowedNamespaces=["ns"])
+    site.machine(metadata={"annotations": {api.POOLS_ANNOTATION: "infra/p"}})
+    needs = "needs the API of IPClaim, which the server does not have"
+    assert told(site) == ("NoClaimAPI", f"device 0 (net-a): a claim on IPPool infra/p {needs}")
+
+
+def test_a_family_that_no_pool_offers_any_more_gives_its_claim_back(site):
+    site.pool("four")
+    six = site.pool("six", first="fd00::1")
+    site.machine()
+    site.serve()
+    (claim,) = [claim for claim in site.claims() if claim.family == "ipv6"]
+    assert site.plan().release == ()
+    site.remove(six)
+    assert names(site.plan().release) == [claim.name]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_of_two_bound_claims_the_one_whose_address_was_written_is_used(site, other):
+    site.pool("a")
+    machine = site.machine()
+    site.serve()
+    written = site.only_claim()
+    site.bind(written, "10.0.0.10")
+    site.serve()
+    pool = PoolRef(written.pool.group, "IPPool", "ns", other)
+    new = NewClaim("IPAddressClaim", "0", "ipv4", pool)
+    site.pool(other)
+    site.create(machine, new)
+    second = next(claim for claim in site.claims() if claim.name != written.name)
+    site.bind(second, "10.0.0.11")
+    seen = site.store("VSphereMachine").values()[0]
+    site.change(seen, spec={"network": {"devices": NET}})
+    plan = site.plan()
+    assert [names(claims) for _, claims in plan.answers] == [[written.name]]
+    assert names(plan.release) == [second.name]

@@ -277,3 +277,10 @@ def test_a_condition_is_read_as_it_stands(site, row, found):
 
 def test_an_owner_that_waits_no_more_says_so():
     assert patches.served() == Condition(api.OWNER_CONDITION, "True", "NothingWaits", "")
+
+
+def test_every_device_that_is_appended_gets_its_own_addresses(site, claim):
+    own, overlaid = [{"networkName": "t"}], [{"networkName": f"z{n}"} for n in range(3)]
+    _, after = patched(site.machine(own), own, {1: [claim(BARE)], 2: [claim(V6)]}, overlaid)
+    found = [device.get("ipAddrs") for device in after["spec"]["network"]["devices"]]
+    assert found == [None, ["10.0.0.6/24"], ["fd00::5/64"]]

@@ -388,3 +388,13 @@ def test_a_family_that_is_named_goes_before_the_pools_own(site):
     for text, family in (("a", IPV4), ("ipv6:a", IPV6), ("ipv4:a", IPV4)):
         (candidate,) = find(seeker(source(pools=text)), site.caches.book)
         assert (candidate.family, candidate.pool.ref) == (family, candidate.ref)
+
+
+def test_a_kind_that_only_its_provider_knows_is_taken_at_its_word_in_the_same_namespace(site):
+    (candidate,) = find(seeker(source(pools="Prefix.ipam.example.org/p")), site.caches.book)
+    assert candidate.pool is None
+    assert choose([candidate], lambda _: 9) is candidate
+    assert refused(site, "Prefix.ipam.example.org/other/p") == (
+        "PoolNotAllowed",
+        "Prefix.ipam.example.org/other/p is in another namespace, where only an IPPool can be",
+    )
