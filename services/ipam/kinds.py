@@ -376,21 +376,34 @@ def reservation_name(domain: str, at: int) -> str:
 def read_reservation(obj: KubeObject) -> tuple[str, int, Reservation] | None:
     """`(domain, point, reservation)` of an IPReservation; None when its address is not one.
 
-    A description is an administrator's: it turns what a claim released into an administrator's reservation.
+    A description is an administrator's: it turns what a claim released into an administrator's reservation. So does
+    whatever this service would not have written, a kind of claim it does not serve or a time that is none: somebody
+    wants the address kept.
     """
     spec = view(obj.spec, api.ReservationSpec)
     try:
         at = intervals.point(spec.address)
     except ValueError:
         return None
-    pool = _pool_key(spec.pool.kind, spec.pool.namespace, spec.pool.name) if spec.pool else None
-    if spec.claim is not None:
+    known = spec.pool is not None and spec.pool.kind in {api.IP_POOLS.kind, api.GLOBAL_IP_POOLS.kind}
+    pool = _pool_key(spec.pool.kind, spec.pool.namespace, spec.pool.name) if spec.pool is not None and known else None
+    if spec.claim is not None and spec.claim.kind in api.CLAIM_FINALIZERS:
         return spec.domain, at, Reservation(obj.metadata.name, Use.HELD, _claim_key(spec.claim), pool)
-    if spec.released_at is not None and not spec.description:
+    until = _released_until(spec)
+    if until is not None:
         last = _claim_key(spec.last_claim) if spec.last_claim else None
-        until = conditions.parse_timestamp(spec.reusable_at or spec.released_at).timestamp()
         return spec.domain, at, Reservation(obj.metadata.name, Use.RELEASED, last, pool, until)
     return spec.domain, at, Reservation(obj.metadata.name, Use.ADMIN, None, pool)
+
+
+def _released_until(spec: api.ReservationSpec) -> float | None:
+    """When others may have a released address, in Unix seconds; None when it is not one that a claim released."""
+    if spec.claim is not None or spec.released_at is None or spec.description:
+        return None
+    try:
+        return conditions.parse_timestamp(spec.reusable_at or spec.released_at).timestamp()
+    except ValueError:
+        return None
 
 
 def _claim_key(ref: api.ReservationClaim) -> ClaimKey:

@@ -78,8 +78,14 @@ def micro_timestamp(moment: datetime) -> str:
 
 
 def parse_timestamp(text: str) -> datetime:
-    """Return the moment a Time or MicroTime names. Raises ValueError on anything else."""
+    """Return the moment a Time or MicroTime names. Raises ValueError on anything else.
+
+    That can be what the API server takes for a date-time: a year 0, or small letters as RFC 3339 allows.
+    """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"no time zone in {text!r}")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:  # its offset leads out of the years that there are
+        raise ValueError(f"{text!r}: {error}") from error

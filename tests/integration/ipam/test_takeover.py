@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from services.ipam.api import CAPI_GROUP, CLAIM_FINALIZERS, IP_RESERVATIONS
 from tests.support.kube import manifest
 from tests.support.tenant import CAPI
@@ -62,3 +64,29 @@ async def test_a_claim_that_a_backup_brings_back_before_its_address_gets_that_ad
     await tenant.kube.create(addresses, tenant.address_manifest("back", "back", "10.0.0.7", kind=kind))
     held = await tenant.bound("back", kind)
     assert (held.ip, held.address["metadata"]["name"]) == ("10.0.0.7", "back")
+
+
+WRITTEN_BY_HAND = {
+    "for what is no claim": {"claim": {"kind": "Machine", "namespace": "somewhere", "name": "else"}},
+    "for nobody": {"claim": {}},
+    "released in the year 0": {"releasedAt": "0000-01-01T00:00:00Z"},
+    "released after the last year": {"releasedAt": "9999-12-31T23:59:59-14:00"},
+    "released at a time in small letters": {"releasedAt": "2026-01-01t00:00:00z"},
+}
+
+
+@pytest.mark.parametrize("written", WRITTEN_BY_HAND.values(), ids=WRITTEN_BY_HAND.keys())
+async def test_a_reservation_that_no_allocator_would_write_keeps_its_address_and_stops_nobody(tenant, written):
+    await tenant.reserve("10.0.0.1", **written)
+    await tenant.pool("pool", "10.0.0.1-10.0.0.2")
+    assert await tenant.give("claim") == "10.0.0.2"
+    await tenant.counts(reserved=1, used=1)
+
+
+async def test_a_claim_whose_reservation_came_to_name_no_pool_can_go(tenant, kind):
+    await tenant.pool("pool", "10.0.0.1-10.0.0.2")
+    await tenant.give("claim", kind=kind)
+    name = tenant.reservation_name("10.0.0.1")
+    await tenant.kube.patch(IP_RESERVATIONS, name, spec={"pool": {"kind": "Pool"}})
+    await tenant.release("claim", kind)
+    await tenant.nothing_held()
