@@ -212,7 +212,7 @@ class ClaimReconciler:
             raise _StrandedError from None
         await self._report_bound(claim, address, at)
         for holding in decision.surplus:
-            await self._return_surplus(claim, holding)
+            await self._return_surplus(claim, holding, at)
         for point in decision.surplus_reserved:
             obj = self._caches.reservations.get(ObjectKey("", kinds.reservation_name(domain, point)))
             if obj is not None:
@@ -260,12 +260,13 @@ class ClaimReconciler:
         store.observe(written)
         return written
 
-    async def _return_surplus(self, claim: Claim, holding: Holding) -> None:
+    async def _return_surplus(self, claim: Claim, holding: Holding, bound: int) -> None:
         _LOG.warning("Returning an address that the claim does not name", claim=str(claim.key), address=holding.name)
-        await self._addresses.remove(holding)
+        if not await self._addresses.remove(holding):
+            return  # somebody else still uses it
         for obj in self._caches.reservations.by_index("held", claim.key):
             read = kinds.read_reservation(obj)
-            if read is not None and read[1] == holding.at:
+            if read is not None and read[1] == holding.at != bound:
                 await self._reservations.let_go(claim.key, obj, keep=False)
         metrics.REPAIRS.labels("surplus address").inc()
 

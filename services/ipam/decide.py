@@ -99,6 +99,7 @@ class Bind(NamedTuple):
     surplus: tuple[Holding, ...] = ()
     """IPAddresses of the same claim that its status does not name, to be returned."""
     surplus_reserved: tuple[int, ...] = ()
+    """Points that it holds beside that without an IPAddress. Those of `surplus` go with their IPAddresses."""
 
 
 class Release(NamedTuple):
@@ -175,7 +176,8 @@ def _kept(world: World, claim: Claim) -> Bind | None:
             return Bind(chosen.at)
         # Only once status names one of them is it certain that nobody was told of the others.
         surplus = tuple(h for h in world.holdings if h is not named)
-        return Bind(named.at, surplus, tuple(at for at in world.reserved if at != named.at))
+        taken = {h.at for h in world.holdings}
+        return Bind(named.at, surplus, tuple(at for at in world.reserved if at not in taken))
     if world.reserved:
         return Bind(min(world.reserved))
     return None

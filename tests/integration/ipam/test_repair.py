@@ -103,6 +103,44 @@ async def test_of_two_addresses_made_for_one_claim_one_stays_and_one_is_returned
     await tenant.counts(used=1, free=8)
 
 
+async def test_an_address_to_be_returned_stays_taken_while_somebody_elses_finalizer_says_so(tenant, kind, allocator):
+    allocator.stop()
+    await tenant.pool("pool", "10.0.0.1-10.0.0.9")
+    await tenant.claim("claim", kind=kind)
+    for name, ip in (("a", "10.0.0.7"), ("b", "10.0.0.8")):
+        made = tenant.address_manifest(name, "claim", ip, kind=kind, finalizers=["example.org/in-use"])
+        await tenant.kube.create(tenant.api(kind).addresses, made)
+        await tenant.reserve(ip, **held_by(tenant, kind, "claim"))
+    allocator.start()
+    held = await tenant.bound("claim", kind)
+
+    def going(address):
+        return "deletionTimestamp" in address["metadata"]
+
+    found = await eventually(lambda: tenant.addresses(kind), lambda found: any(map(going, found)))
+    await tenant.settled()
+    assert await tenant.held() == ["10.0.0.7", "10.0.0.8"]
+    (surplus,) = filter(going, found)
+    await tenant.kube.set_finalizers(tenant.api(kind).addresses, surplus["metadata"]["name"], tenant.namespace)
+    await eventually(tenant.held, lambda left: left == [held.ip])
+
+
+async def test_of_two_address_objects_of_one_address_one_stays_and_the_address_stays_taken(tenant, kind, allocator):
+    allocator.stop()
+    await tenant.pool("pool", "10.0.0.1-10.0.0.9")
+    await tenant.claim("claim", kind=kind)
+    for name in ("a", "b"):
+        made = tenant.address_manifest(name, "claim", "10.0.0.7", kind=kind)
+        await tenant.kube.create(tenant.api(kind).addresses, made)
+    made = await tenant.reserve("10.0.0.7", **held_by(tenant, kind, "claim"))
+    allocator.start()
+    await tenant.bound("claim", kind)
+    await eventually(lambda: tenant.addresses(kind), lambda left: len(left) == 1)
+    await tenant.settled()
+    (left,) = await tenant.reservations()
+    assert left["metadata"]["uid"] == made["metadata"]["uid"], "not for a moment was it free"
+
+
 async def test_what_a_claim_removed_by_force_held_is_returned_after_the_grace(tenant, kind, allocator):
     await tenant.pool("pool", "10.0.0.1-10.0.0.1")
     held = await give(tenant, kind)
