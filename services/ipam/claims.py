@@ -10,6 +10,7 @@ Must not know: why an address was chosen.
 
 from __future__ import annotations
 
+import math
 import random
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,7 @@ class ClaimReconciler:
         self._orphan_grace = orphan_grace
         self._settle_seconds = settle_seconds
         self._rng = rng or random.Random()
+        # Both on the monotonic clock: the time of day may be put back by hours.
         self._gone_since: dict[ClaimKey, float] = {}
         self._started_elsewhere: dict[ClaimKey, float] = {}
         self._started_here: set[ClaimKey] = set()
@@ -109,7 +111,7 @@ class ClaimReconciler:
                 metrics.LOST_RACES.inc()
             except _ClaimGoneError:
                 # Nobody was told of the address, so there is no reason to keep it for a grace.
-                self._gone_since[key] = 0.0
+                self._gone_since[key] = -math.inf
             except _StrandedError:
                 assert world.claim is not None
                 self._stranded[key] = world.claim.obj.metadata.uid
@@ -118,10 +120,13 @@ class ClaimReconciler:
     # What is known
 
     def _gather(self, key: ClaimKey) -> World:
-        now = self._clock.now().timestamp()
-        gone = self._caches.claim(key) is None
-        since = self._gone_since.setdefault(key, now) if gone else self._gone_since.pop(key, None)
-        world = gather(self._caches, key, now, since if gone else None, self._orphan_grace)
+        gone_for = 0.0
+        if self._caches.claim(key) is None:
+            elapsed = self._clock.monotonic()
+            gone_for = elapsed - self._gone_since.setdefault(key, elapsed)
+        else:
+            self._gone_since.pop(key, None)
+        world = gather(self._caches, key, self._clock.now().timestamp(), gone_for, self._orphan_grace)
         uid = self._stranded.get(key)
         if uid is None:
             return world
@@ -153,8 +158,8 @@ class ClaimReconciler:
         assert claim is not None
         if not claim.protected or world.holdings or world.key in self._started_here:
             return 0.0
-        since = self._started_elsewhere.setdefault(world.key, world.now)
-        return self._settle_seconds - (world.now - since)
+        elapsed = self._clock.monotonic()
+        return self._settle_seconds - (elapsed - self._started_elsewhere.setdefault(world.key, elapsed))
 
     # Refusing
 

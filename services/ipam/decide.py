@@ -59,8 +59,8 @@ class World(NamedTuple):
     """Points of the IPReservations it holds in its pool's domain (any domain when the pool is gone)."""
     sticky: int | None
     """Point of the address that it gave back last, if still kept for it."""
-    gone_since: float | None = None
-    """When this process first saw addresses of a claim that does not exist."""
+    gone_for: float = 0.0
+    """Seconds since this process first saw addresses of a claim that does not exist."""
     orphan_grace: float = 60.0
     orphans_deleting: bool = False
     """Deletion of one of the IPAddresses of a claim that does not exist was requested."""
@@ -150,9 +150,8 @@ def _orphaned(world: World) -> Decision:
         return Leave("it is gone and holds nothing")
     if world.cluster is ClusterState.PAUSED:
         return Leave("its Cluster is paused")
-    waited = world.now - world.gone_since if world.gone_since is not None else 0.0
-    if waited < world.orphan_grace and not world.orphans_deleting:
-        return Leave("it is gone; its addresses are kept for a grace", again=world.orphan_grace - waited)
+    if world.gone_for < world.orphan_grace and not world.orphans_deleting:
+        return Leave("it is gone; its addresses are kept for a grace", again=world.orphan_grace - world.gone_for)
     return Release()
 
 

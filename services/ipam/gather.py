@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from services.ipam.slots import Holding
 
 
-def gather(caches: Caches, key: ClaimKey, now: float, gone_since: float | None, orphan_grace: float) -> World:
+def gather(caches: Caches, key: ClaimKey, now: float, gone_for: float, orphan_grace: float) -> World:
     """World of one claim. Raises msgspec.ValidationError when the claim does not have its CRD's shape."""
     obj = caches.claim(key)
     claim = kinds.read_claim(key.kind, obj) if obj is not None else None
@@ -56,7 +56,7 @@ def gather(caches: Caches, key: ClaimKey, now: float, gone_since: float | None, 
         holdings=ours,
         reserved=tuple(reserved),
         sticky=_sticky(caches, key, domain) if bare and pool is not None else None,
-        gone_since=gone_since,
+        gone_for=gone_for,
         orphan_grace=orphan_grace,
         orphans_deleting=claim is None and any(o.deleting for o in objects),
         complete=claim is not None and domain is not None and _complete(caches, claim, holdings, domain),

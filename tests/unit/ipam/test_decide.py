@@ -60,7 +60,7 @@ LEFT_ALONE = {
         "gone": True,
         "holdings": (holding("10.0.0.10"),),
         "cluster": ClusterState.PAUSED,
-        "gone_since": 0.0,
+        "gone_for": NOW,
     },
 }
 
@@ -285,13 +285,13 @@ def test_the_garbage_collectors_finalizers_do_not_hold_an_address(finalizer):
 def test_addresses_of_a_claim_that_is_gone_are_returned_after_a_grace_and_not_before():
     setting = Setting()
     held = {"gone": True, "holdings": (holding("10.0.0.10"),), "orphan_grace": 60.0}
-    assert decided(setting, gone_since=NOW - 20, **held) == Leave(
+    assert decided(setting, gone_for=20.0, **held) == Leave(
         "it is gone; its addresses are kept for a grace", again=40.0
     )
-    assert decided(setting, gone_since=NOW - 60, **held) == Release()
+    assert decided(setting, gone_for=60.0, **held) == Release()
 
 
 def test_an_address_that_somebody_deletes_after_its_claim_is_gone_is_returned_at_once():
     setting = Setting()
-    held = {"gone": True, "holdings": (holding("10.0.0.10"),), "gone_since": NOW, "orphans_deleting": True}
+    held = {"gone": True, "holdings": (holding("10.0.0.10"),), "gone_for": 0.0, "orphans_deleting": True}
     assert decided(setting, **held) == Release()

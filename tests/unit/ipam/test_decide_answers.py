@@ -28,7 +28,7 @@ LEFT = {
     "it has its address": {"complete": True, "holdings": HELD, "reserved": (at("10.0.0.10"),)},
     "it has its address and the pool is gone": {"claim": a_claim(status=BOUND), "holdings": HELD, "pool": None},
     "it is gone and holds nothing": {"gone": True},
-    "its Cluster is paused": {"gone": True, "holdings": HELD, "cluster": ClusterState.PAUSED, "gone_since": 0.0},
+    "its Cluster is paused": {"gone": True, "holdings": HELD, "cluster": ClusterState.PAUSED, "gone_for": 1e9},
     "it is being deleted and holds nothing": {"claim": a_claim(deleting=True, finalizers=["example.com/vm"])},
     "it is being deleted but still used: example.com/a, example.com/b": {
         "claim": a_claim(deleting=True, finalizers=["example.com/a", OWN_FINALIZER["IPClaim"], "example.com/b"]),
