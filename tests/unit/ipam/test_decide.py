@@ -253,8 +253,9 @@ def test_an_address_that_exists_is_kept_even_when_the_pool_is_going_or_does_not_
 def test_of_several_addresses_the_one_that_status_names_stays_and_the_others_are_returned():
     named, other = holding("10.0.0.10"), holding("10.0.0.11", "p-10-0-0-11")
     claim = a_claim(status=BOUND)
-    decision = decided(Setting(), claim=claim, holdings=(other, named), reserved=(named.at, other.at))
-    assert decision == Bind(named.at, (other,), (other.at,))
+    bare = at("10.0.0.12")
+    decision = decided(Setting(), claim=claim, holdings=(other, named), reserved=(named.at, other.at, bare))
+    assert decision == Bind(named.at, (other,), (bare,))
 
 
 def test_of_several_addresses_none_is_returned_before_status_names_one():
