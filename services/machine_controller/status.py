@@ -133,7 +133,7 @@ def addresses(news: News) -> list[dict[str, str]]:
 def own_addresses(vm: VirtualMachine, shared: str = "") -> list[str]:
     """Every address that the guest reports and that others may use to reach it alone, each once."""
     found = dict.fromkeys(a for nic in vm.guest.nics for a in nic.addresses)
-    return [address for address in found if usable(address) and address != shared]
+    return [address for address in found if usable(address) and address not in texts([shared])]
 
 
 def usable(address: str) -> bool:

@@ -100,10 +100,14 @@ def test_a_vm_that_is_gone_has_no_addresses_and_one_that_reports_nothing_keeps_t
     assert "addresses" not in msgspec.json.decode(with_news(first, News(gone=True), NOW).status)
 
 
-def test_the_address_of_the_control_plane_is_no_nodes_own():
-    news = News(vm=vm(("m1", "10.0.0.250", "10.0.0.5")), name="m1", shared="10.0.0.250")
+@pytest.mark.parametrize(
+    ("shared", "reported", "own"),
+    [("10.0.0.250", "10.0.0.250", "10.0.0.5"), ("FD00:0:0::0250", "fd00::250", "fd00::5")],
+)
+def test_the_address_of_the_control_plane_is_no_nodes_own(shared, reported, own):
+    news = News(vm=vm(("m1", reported, own)), name="m1", shared=shared)
     status = msgspec.json.decode(with_news(machine(), news, NOW).status)
-    assert [row["address"] for row in status["addresses"]] == ["10.0.0.5", "m1"]
+    assert [row["address"] for row in status["addresses"]] == [own, "m1"]
 
 
 @pytest.mark.parametrize(
