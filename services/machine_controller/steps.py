@@ -216,7 +216,7 @@ class Steps:
                 sight.unknown()
                 return True
             if vm.instance_uuid != subject.uuid:
-                return await self._drop_stray(subject, vm)
+                return await (self._drop_stray(subject, vm) if _as_asked(vm, subject) else self._discard(subject))
             sight.follow_vm(vm.ref, subject.uuid, vm)
         of = Record(of=str(subject.key), uuid=vm.instance_uuid, name=vm.name, server=str(subject.server))
         noted = subject.record or of
@@ -376,6 +376,14 @@ class Steps:
         self._slots.give(subject.key)
         await self._writer.update(without_finalizers(subject.machine, {FINALIZER}))
         return False
+
+
+def _as_asked(vm: VirtualMachine, subject: Subject) -> bool:
+    """Whether a VM is, but for its UUID, what was asked for; a vCenter that was restored gives ids of tasks again."""
+    noted = subject.record
+    assert noted is not None
+    place = (vm.name, str(vm.parent), vm.power)
+    return place == (noted.name, noted.folder, PowerState.OFF)
 
 
 def _configured(subject: Subject) -> None:

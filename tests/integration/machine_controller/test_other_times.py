@@ -1,0 +1,50 @@
+"""What a machine remembers of its VM, where it is not true any more: after a restore of vCenter."""
+
+from __future__ import annotations
+
+import json
+
+from services.machine_controller import api
+from services.machine_controller.cloning import clone_spec
+from services.machine_controller.placement import Placement
+from services.machine_controller.vsphere.vcenter import VCenters
+from tests.support.machine_site import TEMPLATE
+
+RECORD = "machine.groundwork.dev/vm"
+
+
+async def test_a_task_id_that_vcenter_gave_to_another_clone_costs_that_vm_nothing(site, sim):
+    """As after a restore of vCenter, which counts on from what it was restored to."""
+    spec = api.VSphereMachineSpec(template=TEMPLATE, clone_mode="fullClone")
+    place = Placement(str(sim.server), "", "", "", "", api.Network())
+    async with VCenters() as vcenters:
+        vc = vcenters.get(sim.server, "somebody", sim.credentials, sim.trust)
+        foreign = await clone_spec(vc.inventory, "precious", "00000000-0000-4000-8000-000000000001", spec, place, "")
+        task = await vc.watch.finished(await vc.vms.clone(foreign))
+        assert task.error is None
+        await site.controller.stop()
+        made = await site.machine("m1")
+        noted = {
+            "of": f"{site.namespace}/m1",
+            "uuid": made["metadata"]["uid"],
+            "name": "m1",
+            "server": str(sim.server),
+            "template": str(foreign.template),
+            "since": "2026-01-01T00:00:00Z",
+            "task": str(task.ref),
+        }
+        annotations = {RECORD: json.dumps(noted)}
+        finalizers = ["vspheremachine.infrastructure.cluster.x-k8s.io"]
+        await site.kube.patch(
+            api.VSPHERE_MACHINES,
+            "m1",
+            site.namespace,
+            metadata={"annotations": annotations, "finalizers": finalizers},
+        )
+        await site.controller.start()
+        await site.provisioned("m1")
+        assert sorted(site.own_vms()) == ["m1", "precious"]
+        assert (await vc.watch.finished(await vc.vms.destroy(task.result))).error is None
+    await site.delete("m1")
+    await site.gone("m1")
+    await site.empty()
