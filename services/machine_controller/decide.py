@@ -51,8 +51,6 @@ INACCESSIBLE = "Inaccessible"
 FOREIGN = "NotOurs"
 DELETING = "Deleting"
 
-_CONNECTED = ("connected", "")
-
 
 def decide(world: World) -> Plan:
     """Return the next step."""
@@ -215,7 +213,7 @@ def _with_vm(world: World) -> Plan:
     vm = world.vm
     if world.look is Look.ABSENT or vm is None:
         return _lost(world)
-    if vm.connection not in _CONNECTED:
+    if not vm.connected:
         # As with a power-off from outside: it is what is told, whatever the VM was before.
         return Plan(say=Say(False, INACCESSIBLE, f"vCenter reports the VM as {vm.connection}"))
     if not _started(world):
@@ -278,7 +276,7 @@ def _deleting(world: World) -> Plan:
         return Plan(Do.FINISH)
     if world.operation:
         return Plan(say=Say(False, DELETING, f"waiting for vCenter: {world.operation}"))
-    if world.vm.connection not in _CONNECTED:
+    if not world.vm.connected:
         message = f"vCenter reports the VM as {world.vm.connection}: it is deleted once that is over"
         return Plan(say=Say(False, DELETING, message))
     if world.vm.power is PowerState.OFF:

@@ -2,7 +2,8 @@
 
 Responsible for: following VMs and tasks with vCenter's watch, and queueing the machine whenever something changed.
 Invariants: everything here can be lost and is found out again after a restart; what must not be lost is in the
-annotation (`record`). A VM counts as present only with the UUID that was asked for. All belongs to one event loop.
+annotation (`record`). A VM counts as present only with the UUID that was asked for, or without any while vCenter
+cannot get at it. All belongs to one event loop.
 Must not know: Kubernetes, what follows from what is seen.
 """
 
@@ -127,6 +128,9 @@ class Sight:
             # The reference means another VM now, as after a restore of vCenter.
             self.gone.add(vm.ref)
             self.unknown()
+        elif not vm.connected:
+            # Without its files vCenter does not know a VM's UUID. Nothing is done to such a VM, but it is told.
+            self.look, self.vm = Look.PRESENT, replace(vm, instance_uuid=uuid)
 
     # Tasks
 

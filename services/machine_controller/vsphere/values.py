@@ -148,6 +148,11 @@ class VirtualMachine(msgspec.Struct, frozen=True, kw_only=True):
     change_version: str = ""
     guest: Guest = Guest()
 
+    @property
+    def connected(self) -> bool:
+        """Whether vCenter can work on it; nothing is known of one that is being made."""
+        return self.connection in ("connected", "")
+
 
 class TaskState(StrEnum):
     """TaskInfoState."""

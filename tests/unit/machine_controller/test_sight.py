@@ -65,6 +65,15 @@ def test_a_vm_is_present_once_it_was_told_with_our_uuid(sight, told, changes):
     assert len(changes) == 2
 
 
+@pytest.mark.parametrize("before", [None, vm()])
+def test_a_vm_whose_files_cannot_be_read_is_present_and_inaccessible(sight, told, before):
+    sight.follow_vm(VM, "u1", before)
+    told.tell(VirtualMachine(ref=VM, connection="inaccessible"))
+    assert (sight.look, sight.vm.connection, sight.vm.instance_uuid) == (Look.PRESENT, "inaccessible", "u1")
+    told.tell(vm(uuid="u2"))
+    assert sight.look is Look.UNKNOWN
+
+
 def test_a_reference_that_means_another_vm_now_is_not_ours(sight, told):
     sight.follow_vm(VM, "u1")
     told.tell(vm(uuid="u2"))
