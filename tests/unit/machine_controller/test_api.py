@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+import yaml
 
 from services.machine_controller import api
 from services.runtime.kube.conditions import Condition
@@ -27,6 +28,12 @@ PAIRS = [
 def test_definition_and_view_have_the_same_fields(plural, part, struct):
     schema = check_crds.schema_of(f"{FOLDER}_{plural}.yaml", part)
     assert check_crds.differences(part, schema, struct) == []
+
+
+@pytest.mark.parametrize("plural", sorted({plural for plural, *_ in PAIRS}))
+def test_clusterctl_finds_the_objects_that_a_move_has_to_take_along_by_the_label_of_their_definition(plural):
+    definition = yaml.safe_load((check_crds.CRDS / f"{FOLDER}_{plural}.yaml").read_text())
+    assert "clusterctl.cluster.x-k8s.io" in definition["metadata"]["labels"]
 
 
 def test_what_a_view_does_not_know_stays_when_a_field_is_written():
