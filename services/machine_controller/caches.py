@@ -42,7 +42,14 @@ class Stores(NamedTuple):
 class Caches:
     """Stores, and the subscriptions that feed the queues."""
 
-    def __init__(self, queue_machine: Callable[[ObjectKey], None], queue_cluster: Callable[[ObjectKey], None]) -> None:
+    def __init__(
+        self,
+        queue_machine: Callable[[ObjectKey], None],
+        queue_cluster: Callable[[ObjectKey], None],
+        identity_unused: Callable[[ObjectKey], None],
+    ) -> None:
+        """`identity_unused` is told of each Secret that no VSphereCluster names any more."""
+        self._identity_unused = identity_unused
         self._queue_machine = queue_machine
         self._queue_cluster = queue_cluster
         self.served: dict[str, Resource | None] = {}
@@ -128,6 +135,9 @@ class Caches:
         if old is not None and new is not None and _substance(old) == _substance(new):
             return
         obj = either(old, new)
+        for identity in _by_identity(old) if old is not None else ():
+            if not self.stores.clusters.keys("identity", identity):
+                self._identity_unused(identity)
         self._queue_cluster(obj.key)
         for machine in self.machines_of(obj):
             self._queue_machine(machine.key)

@@ -1,7 +1,7 @@
 """From a VSphereCluster and a server's name to a connection with vCenter.
 
 Responsible for: which identity a cluster uses (its own Secret, or the one of the settings), trust in the server, and
-keeping the connections that are in use.
+keeping the connections that are in use, and no others.
 Invariants: machines of one server and identity share one connection. New credentials reach a connection in place. A
 certificate is always verified, by thumbprint, by the Secret's CA or by the system's authorities, unless the settings
 say that it is not. Credentials are sent to no server but those that their Secret names; where a VSphereCluster of
@@ -54,6 +54,7 @@ class Connections:
         self._vcenters = vcenters or VCenters()
         self._known: dict[tuple[Server, str], tuple[Login, str]] = {}
         self._closed = False
+        self._closing: set[asyncio.Task[None]] = set()
 
     def identity(self, cluster: KubeObject) -> ObjectKey | None:
         """Return the Secret that a VSphereCluster uses."""
@@ -99,6 +100,15 @@ class Connections:
         self._known[where, name] = (login, thumbprint)
         return Connection(vcenter)
 
+    def drop(self, identity: ObjectKey) -> None:
+        """Sign out everywhere with what a Secret holds, which nobody names any more."""
+        for server, name in [each for each in self._known if each[1].partition("#")[0] == str(identity)]:
+            del self._known[server, name]
+            task = asyncio.create_task(self._vcenters.forget(server, name))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        self._identities.drop(identity)
+
     async def run(self) -> None:
         """Wait for the end, then sign out everywhere."""
         try:
@@ -107,7 +117,7 @@ class Connections:
             self._closed = True  # what is still at work signs nobody in again
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_SECONDS):
-                    await self._vcenters.aclose()
+                    await asyncio.gather(self._vcenters.aclose(), *self._closing)
 
 
 def _not_for(identity: ObjectKey, server: Server, login: Login) -> str:

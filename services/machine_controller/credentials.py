@@ -58,6 +58,7 @@ class _Followed:
         self.store = store
         self.login: Login | None = None
         self.trouble: Trouble | None = None
+        self.task: asyncio.Task[None] | None = None
 
 
 class Identities:
@@ -83,15 +84,26 @@ class Identities:
             return followed.login
         return followed.trouble
 
+    def drop(self, key: ObjectKey) -> None:
+        """Follow a Secret no more, and forget what it says."""
+        followed = self._followed.pop(key, None)
+        if followed is None:
+            return
+        if followed.task is not None:
+            followed.task.cancel()
+        for secret in followed.store.values():  # metrics know the store for good
+            followed.store.apply("DELETED", secret)
+
     async def run(self) -> None:
         """Follow Secrets until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
                 key = await self._new.get()
-                group.create_task(self._follow(group, key))
+                followed = self._followed.get(key)
+                if followed is not None and followed.task is None:
+                    followed.task = group.create_task(self._follow(key, followed.store))
 
-    async def _follow(self, group: asyncio.TaskGroup, key: ObjectKey) -> None:
-        store = self._followed[key].store
+    async def _follow(self, key: ObjectKey, store: Store[Secret]) -> None:
         reflector = Reflector(
             self._client,
             SECRETS,
@@ -101,10 +113,11 @@ class Identities:
             namespace=key.namespace,
             field_selector=f"metadata.name={key.name}",
         )
-        group.create_task(reflector.run())
-        await store.wait_synced()
-        if not len(store):
-            self._read(key, None)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(reflector.run())
+            await store.wait_synced()
+            if not len(store):
+                self._read(key, None)
 
     def _read(self, key: ObjectKey, secret: Secret | None) -> None:
         followed = self._followed.get(key)

@@ -62,7 +62,11 @@ async def build(service: Service[MachineSettings]) -> None:
             sights.retry(set(caches.queue_identity(secret)))
         zones.look_again()
 
-    caches = Caches(queue_machine, queue_cluster)
+    def identity_unused(secret: ObjectKey) -> None:
+        if secret not in (default, settings.zone_tags_secret):
+            connections.drop(secret)
+
+    caches = Caches(queue_machine, queue_cluster, identity_unused)
     identities = Identities(service.unguarded, clock, identity_changed)
     connections = Connections(
         identities,

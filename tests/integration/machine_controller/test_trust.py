@@ -1,4 +1,4 @@
-"""A vCenter that is trusted by its thumbprint alone, whichever way its address is written."""
+"""How a vCenter is trusted, and for how long anybody is signed in there."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import base64
 
 import pytest
 
-from tests.support.kube import manifest
-from tests.support.machine_site import SECRETS
+from services.machine_controller import api
+from tests.support.kube import eventually, manifest
+from tests.support.machine_site import SECRETS, VERSIONS, condition
 from tests.support.vcenter import PASSWORD, USER
 
 
@@ -31,3 +32,33 @@ async def test_a_machine_is_made_and_deleted_where_a_thumbprint_alone_vouches_fo
     await site.delete("m1")
     await site.gone("m1")
     await site.empty()
+
+
+async def test_a_secret_that_no_cluster_names_any_more_is_signed_out_with_and_can_come_back(start_site, sim):
+    site = await start_site()
+    await site.identity()
+
+    async def made(name):
+        await site.cluster(name)
+        await eventually(
+            lambda: site.kube.get(api.VSPHERE_CLUSTERS, name, site.namespace),
+            lambda obj: (condition(obj, "VCenterAvailable") or {}).get("status") == "True",
+        )
+
+    async def ended(name):
+        await site.kube.delete(VERSIONS.clusters, name, site.namespace)
+        await site.kube.gone(api.VSPHERE_CLUSTERS, name, site.namespace)
+
+    async def sessions():
+        return sim.stats()["sessions"]
+
+    await made("first")
+    await made("second")
+    await ended("first")
+    assert await sessions() == 1
+    await ended("second")
+    await eventually(sessions, lambda count: count == 0)
+    await made("third")
+    assert await sessions() == 1
+    await ended("third")
+    await eventually(sessions, lambda count: count == 0)
