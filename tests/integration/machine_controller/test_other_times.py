@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from services.machine_controller import api
 from services.machine_controller.cloning import clone_spec
 from services.machine_controller.placement import Placement
@@ -13,13 +15,17 @@ from tests.support.machine_site import TEMPLATE
 RECORD = "machine.groundwork.dev/vm"
 
 
-async def test_a_task_id_that_vcenter_gave_to_another_clone_costs_that_vm_nothing(site, sim):
-    """As after a restore of vCenter, which counts on from what it was restored to."""
+@pytest.mark.parametrize("name", ["precious", "m1"])
+async def test_a_task_id_that_vcenter_gave_to_another_clone_costs_that_vm_nothing(site, sim, name):
+    """As after a restore of vCenter, which counts on from what it was restored to.
+
+    What is called as the machine's own clone was to be called, in the same folder, is that.
+    """
     spec = api.VSphereMachineSpec(template=TEMPLATE, clone_mode="fullClone")
     place = Placement(str(sim.server), "", "", "", "", api.Network())
     async with VCenters() as vcenters:
         vc = vcenters.get(sim.server, "somebody", sim.credentials, sim.trust)
-        foreign = await clone_spec(vc.inventory, "precious", "00000000-0000-4000-8000-000000000001", spec, place, "")
+        foreign = await clone_spec(vc.inventory, name, "00000000-0000-4000-8000-000000000001", spec, place, "")
         task = await vc.watch.finished(await vc.vms.clone(foreign))
         assert task.error is None
         await site.controller.stop()
@@ -30,6 +36,7 @@ async def test_a_task_id_that_vcenter_gave_to_another_clone_costs_that_vm_nothin
             "name": "m1",
             "server": str(sim.server),
             "template": str(foreign.template),
+            "folder": str(foreign.folder),
             "since": "2026-01-01T00:00:00Z",
             "task": str(task.ref),
         }
@@ -43,8 +50,10 @@ async def test_a_task_id_that_vcenter_gave_to_another_clone_costs_that_vm_nothin
         )
         await site.controller.start()
         await site.provisioned("m1")
-        assert sorted(site.own_vms()) == ["m1", "precious"]
-        assert (await vc.watch.finished(await vc.vms.destroy(task.result))).error is None
+        assert sorted(site.own_vms()) == sorted({"m1", name})
+        assert site.vm("m1")["instanceUuid"] == made["metadata"]["uid"]
+        if name != "m1":
+            assert (await vc.watch.finished(await vc.vms.destroy(task.result))).error is None
     await site.delete("m1")
     await site.gone("m1")
     await site.empty()
