@@ -11,6 +11,7 @@ Must not know: pods.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from msgspec import Struct
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item", bound=Source | Volume | Mount)
 
+_REFERENCE = re.compile(r"\$(?:\$|\(([^)]*)\))")
+"""`$(NAME)`; `$$` is a dollar sign."""
 _MILD = (False, False, False)
 """Neither force nor strict nor collapsed, the last fields of a Variable."""
 
@@ -128,7 +131,7 @@ def fold(presets: Sequence[Preset], volumes: Volumes, facts: Facts, *, ignore_ca
     values = _fold_env(presets, facts, conflicts, ignore_case=ignore_case)
     if any(held.item.volume == cabundle.VOLUME for held in mounts):
         _add_ca_variables(volumes.held[cabundle.VOLUME].owners[0], values, windows=ignore_case)
-    whole = tuple([replace(value, entries=_entries(value)) for value in values.values()])
+    whole = tuple([replace(value, entries=_entries(value)) for value in _expandable([*values.values()])])
     spelled = [(name, at) for at, value in enumerate(whole) for name in value.names]
     return Effective(
         presets=tuple(presets),
@@ -241,6 +244,31 @@ def _entries(value: Value) -> tuple[Json, ...]:
     if value.value_from is not None:
         return tuple([{"name": name, "valueFrom": value.value_from} for name in value.names])
     return tuple([{"name": name, "value": value.value} for name in value.names])
+
+
+def _expandable(values: list[Value]) -> list[Value]:
+    """Return the values with those that one refers to as `$(NAME)` before it; apart from that the order stays.
+
+    The kubelet expands what it has seen, and a narrower preset writes its reference where a broader one had the value.
+    """
+    places = {name: at for at, value in enumerate(values) for name in value.names}
+    wanted = [[places[name] for name in _REFERENCE.findall(value.value) if name in places] for value in values]
+    if not any(wanted):
+        return values
+    order: dict[int, Value] = {}
+    entered: set[int] = set()
+    for first in range(len(values)):
+        path = [first]
+        while path:
+            at = path[-1]
+            entered.add(at)
+            lacking = [before for before in wanted[at] if before not in entered]  # none twice, so circles end
+            if lacking:
+                path += reversed(lacking)
+            else:
+                order.setdefault(at, values[at])
+                path.pop()
+    return [*order.values()]
 
 
 def _first(preset: Preset, variable: Variable, *, ignore_case: bool) -> Value:

@@ -78,6 +78,30 @@ def test_a_namespace_can_have_another_proxy_than_the_cluster():
     ]
 
 
+@pytest.mark.parametrize(
+    ("wide", "narrow", "names"),
+    [
+        ({"URL": "x"}, {"USER": "u", "URL": "http://$(USER)@p"}, ["USER", "URL"]),
+        ({"BASE": "a", "URL": "$(BASE)/x"}, {"BASE": "b"}, ["BASE", "URL"]),
+        ({"URL": "x"}, {"B": "$(A)", "A": "a", "URL": "$(B)"}, ["A", "B", "URL"]),
+        ({"NO_PROXY": "a"}, {"HOST": "h", "NO_PROXY": "$(HOST)"}, ["HOST", "NO_PROXY", "no_proxy"]),
+        ({"URL": "x"}, {"USER": "u", "URL": "$$(USER)"}, ["URL", "USER"]),
+        ({"URL": "x"}, {"USER": "u", "URL": "$$$(USER)"}, ["USER", "URL"]),
+        ({"URL": "$(URL)$(NONE)$("}, {"USER": "$(URL)"}, ["URL", "USER"]),
+        ({"A": "$(B)"}, {"B": "$(A)"}, ["B", "A"]),
+    ],
+)
+def test_what_a_value_refers_to_comes_before_it_whoever_gave_it_first(wide, narrow, names):
+    after = admitted(pod(), cluster_preset(env=env(**wide)), preset(env=env(**narrow)))
+    assert [name for name, _ in env_of(after)] == names
+
+
+def test_a_long_row_of_references_is_followed_to_its_end():
+    row = {f"V{at}": f"$(V{at + 1})" for at in range(2000)}
+    after = admitted(pod(), cluster_preset(env=env(**row)))
+    assert [name for name, _ in env_of(after)] == list(reversed(row))
+
+
 def test_the_stricter_policy_of_two_presets_decides_which_is_first_or_not():
     for policies in (("Reject", "SkipVariable"), ("SkipVariable", "Reject")):
         presets = [
