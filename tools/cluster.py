@@ -15,7 +15,6 @@ import base64
 import fcntl
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from typing import Any, Self
 
 import yaml
 
-from tools import binaries, paths
+from tools import binaries, commands, paths
 from tools.controlplane import ApiServer, Etcd, Ports
 from tools.pki import Pki
 from tools.process import ProcessError, free_ports
@@ -42,7 +41,6 @@ _SWEEP_AGE_S = 600.0
 _PORT_ATTEMPTS = 3
 _PORT_PATIENCE_S = 20.0
 _PORT_TAKEN = "address already in use"
-_NOT_RUNNING = 3  # the exit code of `systemctl status` for the same answer
 
 
 class KubectlError(RuntimeError):
@@ -393,26 +391,6 @@ def _down(folder: Path) -> int:
     return 0
 
 
-def _status(folder: Path) -> int:
-    cluster = Cluster.open(folder)
-    if cluster is not None and cluster.running:
-        print(f"up {cluster.url}")
-        return 0
-    print("down")
-    return _NOT_RUNNING
-
-
-def _env(folder: Path) -> int:
-    cluster = Cluster.open(folder)
-    if cluster is None:
-        say(f"cluster {folder.name} does not exist: run `up` first")
-        return _NOT_RUNNING
-    programs = binaries.folder(*binaries.CLUSTER, into=folder / "bin")
-    print(f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))}")
-    print(f'export PATH={shlex.quote(str(programs))}:"$PATH"')
-    return 0
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run one command on a named cluster; `status` exits 0 when it is up and 3 when it is not."""
     parser = argparse.ArgumentParser(prog="python -m tools.cluster", description="A local etcd and kube-apiserver.")
@@ -424,7 +402,12 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if options.command == "up":
             return _up(folder, fsync=options.fsync)
-        return {"down": _down, "status": _status, "env": _env}[options.command](folder)
+        if options.command == "down":
+            return _down(folder)
+        cluster = Cluster.open(folder)
+        if options.command == "status":
+            return commands.status(cluster)
+        return commands.env("cluster", folder, cluster, *binaries.CLUSTER)
     except (ProcessError, binaries.BinaryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -8,16 +8,13 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
-from tools import binaries, paths
+from tools import binaries, commands, paths
 from tools.node.machine import MachineError
 from tools.node.node import Node, NodeError, remove
 from tools.progress import say
-
-_NOT_RUNNING = 3  # the exit code of `systemctl status` for the same answer
 
 
 def _up(folder: Path) -> int:
@@ -32,31 +29,11 @@ def _down(folder: Path) -> int:
     return 0
 
 
-def _status(folder: Path) -> int:
-    node = Node.open(folder)
-    if node is not None and node.running:
-        print(f"up {node.url}")
-        return 0
-    print("down")
-    return _NOT_RUNNING
-
-
-def _env(folder: Path) -> int:
-    node = Node.open(folder)
-    if node is None:
-        say(f"node {folder.name} does not exist: run `up` first")
-        return _NOT_RUNNING
-    programs = binaries.folder("kubectl", "helm", into=folder / "bin")
-    print(f"export KUBECONFIG={shlex.quote(str(node.kubeconfig))}")
-    print(f'export PATH={shlex.quote(str(programs))}:"$PATH"')
-    return 0
-
-
 def _load(folder: Path, archive: Path | None) -> int:
     node = Node.open(folder)
     if node is None or archive is None:
         say("load needs a node that is up, and an image archive")
-        return _NOT_RUNNING
+        return commands.NOT_RUNNING
     print("\n".join(node.load(archive)))
     return 0
 
@@ -72,7 +49,12 @@ def main() -> int:
     try:
         if options.command == "load":
             return _load(folder, options.archive)
-        return {"up": _up, "down": _down, "status": _status, "env": _env}[options.command](folder)
+        if options.command in {"up", "down"}:
+            return {"up": _up, "down": _down}[options.command](folder)
+        node = Node.open(folder)
+        if options.command == "status":
+            return commands.status(node)
+        return commands.env("node", folder, node, "kubectl", "helm")
     except (NodeError, MachineError, binaries.BinaryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
