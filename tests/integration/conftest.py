@@ -13,6 +13,8 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.support import audit, rights
+from tests.support.kube import Kube
+from tests.support.service import ServiceProcess
 from tools import capi
 
 HERE = Path(__file__).resolve().parent
@@ -24,6 +26,24 @@ def cluster(control_plane):
     with audit.audited() as running:
         running.install_crds(ROOT / "deploy" / "crds", *capi.crds())
         yield running
+
+
+@pytest.fixture
+async def kube(cluster):
+    """The API server, as an administrator."""
+    async with Kube.connect(cluster.kubeconfig) as kube:
+        yield kube
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Show with a test that fails what a service logged meanwhile, if the test has it as a fixture."""
+    report = yield
+    found = {id(used): (name, used) for name, used in getattr(item, "funcargs", {}).items()}  # each once
+    for name, used in found.values():
+        if report.failed and isinstance(used, ServiceProcess):
+            report.sections.append((name, used.shown(getattr(item, "log_offset", 0))))
+    return report
 
 
 @pytest.fixture(autouse=True)

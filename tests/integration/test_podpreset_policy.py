@@ -17,7 +17,7 @@ from services.proxyenv.complete import Facts
 from services.runtime.kube.errors import NotFound
 from services.runtime.kube.objects import KubeObject, decode, encode
 from services.runtime.kube.resource import Resource
-from tests.support.kube import Kube, eventually
+from tests.support.kube import eventually
 
 POLICIES = Resource(
     "admissionregistration.k8s.io", "v1", "mutatingadmissionpolicies", "MutatingAdmissionPolicy", namespaced=False
@@ -140,12 +140,6 @@ def environment(obj):
         for field in ("containers", "initContainers")
         for container in obj["spec"][field]
     }
-
-
-@pytest.fixture
-async def kube(cluster):
-    async with Kube.connect(cluster.kubeconfig) as kube:
-        yield kube
 
 
 @pytest.fixture

@@ -95,12 +95,6 @@ def aged(days, *steps):
     return data
 
 
-@pytest.fixture
-async def kube(cluster):
-    async with Kube.connect(cluster.kubeconfig) as connected:
-        yield connected
-
-
 async def test_two_replicas_that_start_at_once_agree_on_one_ca_and_publish_it(kube, namespace):
     wanted = configuration(namespace, namespace, 1, hooks=3)
     async with configured(kube, wanted) as hooks, contextlib.AsyncExitStack() as stack:

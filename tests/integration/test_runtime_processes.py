@@ -13,7 +13,7 @@ import pytest
 
 from services.runtime.kube.connector import Connector
 from tests.support.hooks import Balancer, Load, configuration, configured, noted, review
-from tests.support.kube import Kube, eventually
+from tests.support.kube import eventually
 from tests.support.service import ServiceProcess
 from tests.support.toy_webhook import NOTE
 from tests.support.waiting import until
@@ -55,12 +55,6 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-@pytest.fixture
-async def kube(cluster):
-    async with Kube.connect(cluster.kubeconfig) as connected:
-        yield connected
 
 
 async def pids(port, count):

@@ -5,17 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.allocator import Allocator
-from tests.support.kube import Kube
 from tests.support.tenant import KINDS, Tenant
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    report = yield
-    allocator = getattr(item, "funcargs", {}).get("allocator")
-    if report.failed and allocator is not None:
-        report.sections.append(("allocator", allocator.shown(getattr(item, "log_offset", 0))))
-    return report
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +21,6 @@ def allocator(request, running_allocator):
     """The running allocator; what it logs during a test that fails is shown with it."""
     request.node.log_offset = running_allocator.log_size()
     return running_allocator
-
-
-@pytest.fixture
-async def kube(cluster):
-    """The API server, as an administrator."""
-    async with Kube.connect(cluster.kubeconfig) as kube:
-        yield kube
 
 
 @pytest.fixture

@@ -6,18 +6,8 @@ import uuid
 
 import pytest
 
-from tests.support.kube import Kube
 from tests.support.presets import Site
 from tests.support.webhook import Webhook
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    report = yield
-    webhook = getattr(item, "funcargs", {}).get("webhook")
-    if report.failed and webhook is not None:
-        report.sections.append(("webhook", webhook.shown(getattr(item, "log_offset", 0))))
-    return report
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +31,6 @@ def webhook(request, running_webhook):
     """The running webhook; what it logs during a test that fails is shown with it."""
     request.node.log_offset = running_webhook.log_size()
     return running_webhook
-
-
-@pytest.fixture
-async def kube(cluster):
-    """The API server, as an administrator."""
-    async with Kube.connect(cluster.kubeconfig) as kube:
-        yield kube
 
 
 @pytest.fixture

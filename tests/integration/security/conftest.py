@@ -5,17 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.allocator import Allocator
-from tests.support.kube import Kube
 from tests.support.tenant import KINDS, Tenant
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    report = yield
-    allocator = getattr(item, "funcargs", {}).get("allocator")
-    if report.failed and allocator is not None:
-        report.sections.append(("allocator", allocator.shown(0)))
-    return report
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +14,6 @@ def allocator(cluster, tmp_path_factory):
     folder = tmp_path_factory.mktemp("allocator")
     with Allocator.running(folder, cluster.kubeconfig, "--log-level=debug") as running:
         yield running
-
-
-@pytest.fixture
-async def kube(cluster):
-    """The API server, as an administrator."""
-    async with Kube.connect(cluster.kubeconfig) as kube:
-        yield kube
 
 
 @pytest.fixture
