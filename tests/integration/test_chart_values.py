@@ -73,6 +73,21 @@ def test_the_block_of_a_service_may_say_differently_what_all_share(name):
             assert not holds(render(given), other)
 
 
+def test_a_list_or_a_map_that_is_left_out_is_an_empty_one():
+    """As in a file of values with a name and nothing behind it."""
+    names = {name for name, value in values().items() if value in ([], {})} | {*SHARED} - {"logLevel", "logFormat"}
+    rendering = render(dict.fromkeys(names))
+    assert len(rendering.of("Deployment")) == 3
+    for component in ("ipam", "capv-integrator", "podpreset"):
+        assert not _strategy(rendering, component)
+        assert [volume["name"] for volume in rendering.pod(component)["volumes"]] == ["tmp"]
+        assert [mount["name"] for mount in rendering.container(component)["volumeMounts"]] == ["tmp"]
+
+
+def _strategy(rendering, component):
+    return rendering.one("Deployment", component)["spec"]["strategy"]
+
+
 def wrong(value):
     """A value of another type."""
     return {"not": ["this"]} if not isinstance(value, dict) else ["not", {"this": 1}]

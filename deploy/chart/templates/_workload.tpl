@@ -38,7 +38,8 @@ spec:
   selector:
     matchLabels: {{- include "groundwork.selector" . | nindent 6 }}
   {{- /* rollingUpdate of the defaults is still there when a value says Recreate, with which the API server refuses it. */}}
-  strategy: {{- ternary (omit $shared.strategy "rollingUpdate") $shared.strategy (eq (default "" $shared.strategy.type) "Recreate") | toYaml | nindent 4 }}
+  {{- $strategy := default (dict) $shared.strategy }}
+  strategy: {{- ternary (omit $strategy "rollingUpdate") $strategy (eq (default "" $strategy.type) "Recreate") | toYaml | nindent 4 }}
   template:
     metadata:
       labels: {{- merge (include "groundwork.labels" . | fromYaml) (default (dict) $shared.podLabels) | toYaml | nindent 8 }}
@@ -116,12 +117,12 @@ spec:
           resources: {{- toYaml $values.resources | nindent 12 }}
           volumeMounts:
             - {name: tmp, mountPath: /tmp}
-            {{- range concat (default (list) .mounts) $shared.extraVolumeMounts }}
+            {{- range concat (default (list) .mounts) (default (list) $shared.extraVolumeMounts) }}
             - {{ toJson . }}
             {{- end }}
       volumes:
         - {name: tmp, emptyDir: {sizeLimit: 64Mi}}
-        {{- range concat (default (list) .volumes) $shared.extraVolumes }}
+        {{- range concat (default (list) .volumes) (default (list) $shared.extraVolumes) }}
         - {{ toJson . }}
         {{- end }}
 {{- $pods := $values.replicaCount }}
