@@ -1,4 +1,4 @@
-"""What a machine remembers of its VM, where it is not true any more: after a restore of vCenter."""
+"""What a machine remembers of its VM and its addresses where it is true no more: after a restore, after a loss."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import json
 
 import pytest
 
-from services.machine_controller import api
+from services.machine_controller import api, contract
 from services.machine_controller.cloning import clone_spec
 from services.machine_controller.placement import Placement
 from services.machine_controller.vsphere.vcenter import VCenters
-from tests.support.machine_site import TEMPLATE
+from tests.support.kube import eventually, manifest
+from tests.support.machine_site import NETWORK, TEMPLATE, metadata
 
 RECORD = "machine.groundwork.dev/vm"
+POOL = {"apiGroup": "ipam.metal3.io", "kind": "IPPool", "name": "nodes"}
 
 
 @pytest.mark.parametrize("name", ["precious", "m1"])
@@ -57,3 +59,23 @@ async def test_a_task_id_that_vcenter_gave_to_another_clone_costs_that_vm_nothin
     await site.delete("m1")
     await site.gone("m1")
     await site.empty()
+
+
+async def test_a_claim_that_is_lost_while_the_vm_is_cloned_takes_its_address_with_it(site, sim):
+    sim.task("cloneVm", hold=True)
+    await site.machine("m1", {"networkName": NETWORK, "addressesFromPools": [POOL]}, pools=None)
+    await site.says("m1", "WaitingForClone", "cloning")
+    await eventually(lambda: site.vsphere_machine("m1"), lambda obj: RECORD in obj["metadata"].get("annotations", {}))
+    await site.allocator.stop()  # ours would give the same address once more; others do not
+    claims, addresses = contract.IP_ADDRESS_CLAIMS[0], contract.IP_ADDRESSES[0]
+    await site.kube.force_delete(claims, "m1-0-0", site.namespace)
+    sim.release()
+    await site.says("m1", "WaitingForIPAddress")
+    spec = {"claimRef": {"name": "m1-0-0"}, "poolRef": POOL, "address": "10.0.0.77", "prefix": 24}
+    await site.kube.create(addresses, manifest(addresses, "other", site.namespace, spec))
+    await site.kube.set_status(claims, "m1-0-0", site.namespace, {"addressRef": {"name": "other"}})
+    await site.provisioned("m1")
+    assert metadata(site.vm("m1"))["network"]["ethernets"]["id0"]["addresses"] == ["10.0.0.77/24"]
+    await site.kube.force_delete(addresses, "other", site.namespace)
+    await site.delete("m1")
+    await site.gone("m1")
