@@ -65,8 +65,8 @@ class World(NamedTuple):
     orphans_deleting: bool = False
     """Deletion of one of the IPAddresses of a claim that does not exist was requested."""
     complete: bool = False
-    """Status says that it has an address and nothing else; the IPAddress named there has our finalizer, and its
-    reservation names this claim."""
+    """Status says that it has an address and nothing else; the IPAddress named there has our finalizer and is owned by
+    this claim, and its reservation names it."""
     name_taken: bool = False
     """An IPAddress of another provider has the name that this claim's has to have."""
     stranded: bool = False

@@ -113,6 +113,7 @@ def _complete(caches: Caches, claim: Claim, holdings: tuple[Holding, ...], domai
     return (
         obj is not None
         and _has_any(obj.metadata.finalizers, api.ADDRESS_FINALIZERS[claim.key.kind])
+        and any(ref.uid == claim.obj.metadata.uid for ref in obj.metadata.ownerReferences)
         and reservation is not None
         and reservation.use is Use.HELD
         and reservation.claim == claim.key
