@@ -281,13 +281,15 @@ class ClaimReconciler:
         claim = world.claim
         if claim is None and not await self._confirm_gone(world.key):
             return Result(_CONFIRM_SECONDS)
+        if claim is not None and world.misplaced and not await self._confirm_same(claim):
+            return Result(_CONFIRM_SECONDS)
         self._ledger.stop_waiting(world.key)
         for holding in world.holdings:
             if not await self._addresses.remove(holding):
                 return None
         for obj in list(self._caches.reservations.by_index("held", world.key)):
             await self._reservations.let_go(world.key, obj, keep=True)
-        if claim is None:
+        if claim is None or world.misplaced:
             metrics.REPAIRS.labels("claim gone").inc()
             _LOG.warning("Returned the addresses of a claim that does not exist", claim=str(world.key))
             return None
@@ -306,6 +308,11 @@ class ClaimReconciler:
             metrics.RELEASES.labels(world.key.kind).inc()
         self._forget(world)
         return None
+
+    async def _confirm_same(self, claim: Claim) -> bool:
+        """Ask the API server itself whether the claim is the one that the local copy has."""
+        found = await self._client.get(api.resource_of(claim.obj), claim.key.name, claim.key.namespace)
+        return found.metadata.uid == claim.obj.metadata.uid
 
     async def _confirm_gone(self, key: ClaimKey) -> bool:
         """Ask the API server itself before anything is taken from a claim that the local copy does not have."""

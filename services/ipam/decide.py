@@ -67,6 +67,8 @@ class World(NamedTuple):
     complete: bool = False
     """Status says that it has an address and nothing else; the IPAddress named there has our finalizer and is owned by
     this claim, and its reservation names it."""
+    misplaced: bool = False
+    """All that it has was given through another pool, so to an earlier claim of its name that was removed by force."""
     name_taken: bool = False
     """An IPAddress of another provider has the name that this claim's has to have."""
     stranded: bool = False
@@ -103,7 +105,7 @@ class Bind(NamedTuple):
 
 
 class Release(NamedTuple):
-    """Return everything and let the claim go."""
+    """Return everything, and let the claim go if it is to."""
 
 
 Decision = Leave | Refuse | Bind | Release
@@ -119,7 +121,7 @@ def decide(world: World, choose: Choose) -> Decision:
         return Leave("its pool is another provider's")
     if claim.paused or world.cluster is ClusterState.PAUSED:
         return Leave("it is paused")
-    if claim.pool is None:
+    if claim.pool is None or world.misplaced:
         return Release()
     if claim.obj.deleting:
         return _deleted(world, claim)

@@ -17,6 +17,8 @@ from services.ipam.slots import Use
 from services.runtime.kube.objects import ObjectKey
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from services.ipam.api import ClaimKey, PoolKey
     from services.ipam.caches import Caches
     from services.ipam.kinds import Claim
@@ -31,11 +33,11 @@ def gather(caches: Caches, key: ClaimKey, now: float, gone_for: float, orphan_gr
     holdings = tuple(h for h in (kinds.read_address(key.kind, o) for o in objects) if h is not None)
     pool = gather_pool(caches, claim.pool) if claim is not None and claim.pool is not None else None
     domain = pool.state.domain if pool is not None else None
-    reserved = []
+    reserved = {}
     for item in caches.reservations.by_index("held", key):
         read = kinds.read_reservation(item)
         if read is not None and domain in {None, read[0]}:
-            reserved.append(read[1])
+            reserved[read[1]] = read[2].pool
     if claim is None:
         names = {(o.metadata.labels or {}).get(api.CLUSTER_NAME_LABEL, "") for o in objects}
         states = {cluster_state(caches, key.namespace, name) for name in names}
@@ -60,6 +62,7 @@ def gather(caches: Caches, key: ClaimKey, now: float, gone_for: float, orphan_gr
         orphan_grace=orphan_grace,
         orphans_deleting=claim is None and any(o.deleting for o in objects),
         complete=claim is not None and domain is not None and _complete(caches, claim, holdings, domain),
+        misplaced=claim is not None and _misplaced(claim, holdings, reserved.values()),
         name_taken=bare and key.kind == kinds.CAPI and ObjectKey(key.namespace, key.name) in caches.addresses[key.kind],
     )
 
@@ -93,6 +96,14 @@ def cluster_state(caches: Caches, namespace: str, name: str) -> ClusterState:
 
 def _has_any(values: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
     return any(value in wanted for value in values)
+
+
+def _misplaced(claim: Claim, holdings: tuple[Holding, ...], reserved_through: Collection[PoolKey | None]) -> bool:
+    if claim.pool is None:
+        return False
+    if holdings:
+        return all(holding.pool != claim.pool and holding.name != claim.bound for holding in holdings)
+    return bool(reserved_through) and all(pool not in {None, claim.pool} for pool in reserved_through)
 
 
 def _sticky(caches: Caches, key: ClaimKey, domain: str | None) -> int | None:

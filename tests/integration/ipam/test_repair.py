@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from services.ipam.api import IP_POOLS, IP_RESERVATIONS
@@ -180,6 +182,36 @@ async def test_a_claim_made_again_within_the_grace_keeps_its_address(tenant, kin
     assert again.claim["metadata"]["uid"] != held.claim["metadata"]["uid"]
     assert again.claim["metadata"]["uid"] in [o["uid"] for o in again.address["metadata"]["ownerReferences"]]
     assert held.claim["metadata"]["uid"] not in [o["uid"] for o in again.address["metadata"]["ownerReferences"]]
+
+
+async def test_a_claim_that_a_backup_brings_back_with_its_status_owns_its_address_again(tenant, kind, allocator):
+    await tenant.pool("pool", "10.0.0.1-10.0.0.9")
+    held = await give(tenant, kind)
+    meta = held.claim["metadata"]
+    allocator.stop()
+    await tenant.kube.force_delete(tenant.api(kind).claims, "claim", tenant.namespace)
+    await tenant.claim("claim", kind=kind, finalizers=meta["finalizers"])
+    await tenant.kube.set_status(tenant.api(kind).claims, "claim", tenant.namespace, held.claim["status"])
+    allocator.start()
+    again = await tenant.bound("claim", kind)
+    assert again.address["metadata"]["uid"] == held.address["metadata"]["uid"]
+    assert meta["uid"] not in [o["uid"] for o in again.address["metadata"]["ownerReferences"]]
+
+
+async def test_a_claim_made_again_for_another_pool_gets_an_address_of_that(tenant, kind, allocator):
+    await tenant.pool("one", "10.0.0.1-10.0.0.2")
+    await tenant.pool("two", "10.0.0.3-10.0.0.4")
+    await tenant.claim("claim", "one", kind)
+    held = await tenant.bound("claim", kind)
+    await tenant.reserve("10.0.0.2", **{**held_by(tenant, kind, "half"), "pool": {"kind": "IPPool", "name": "one"}})
+    allocator.stop()
+    await tenant.kube.force_delete(tenant.api(kind).claims, "claim", tenant.namespace)
+    await asyncio.gather(*(tenant.claim(name, "two", kind) for name in ("claim", "half")))
+    allocator.start()
+    assert {(await tenant.bound(name, kind)).ip for name in ("claim", "half")} == {"10.0.0.3", "10.0.0.4"}
+    left = [address["metadata"]["uid"] for address in await tenant.addresses(kind)]
+    assert held.address["metadata"]["uid"] not in left
+    assert await tenant.held() == ["10.0.0.3", "10.0.0.4"]
 
 
 async def test_a_finalizer_taken_off_a_bound_claim_is_put_back(tenant, kind):

@@ -264,6 +264,12 @@ def test_of_several_addresses_none_is_returned_before_status_names_one():
     assert decided(Setting(), holdings=(one, two)) == Bind(two.at)
 
 
+def test_what_an_earlier_claim_of_its_name_had_of_another_pool_is_returned_first():
+    known = {"holdings": (holding("10.0.0.10"),), "reserved": (at("10.0.0.10"),)}
+    assert decided(Setting(), misplaced=True, **known) == Release()
+    assert isinstance(decided(Setting(), misplaced=True, cluster=ClusterState.PAUSED, **known), Leave)
+
+
 def test_a_deleted_claim_gives_everything_back():
     claim = a_claim(deleting=True, finalizers=[OWN_FINALIZER["IPClaim"]])
     for known in ({}, {"pool": None}, {"cluster": ClusterState.MISSING}, {"deleting": True}):

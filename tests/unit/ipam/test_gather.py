@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from services.ipam import api
 from services.ipam.caches import Caches
 from services.ipam.gather import gather
@@ -52,3 +54,17 @@ def world(pool="one", status=None, *, owner="claim", address=True, through="one"
 def test_a_claim_is_complete_once_it_owns_the_address_that_its_status_names():
     assert world(status=BOUND).complete
     assert not world(status=BOUND, owner="an-earlier-claim").complete
+
+
+MISPLACED = {
+    "an IPAddress of another pool": ({"pool": "two"}, True),
+    "a reservation of another pool": ({"pool": "two", "address": False}, True),
+    "an IPAddress of its pool": ({}, False),
+    "a reservation of its pool": ({"address": False}, False),
+    "an IPAddress of another pool that its status names": ({"pool": "two", "status": BOUND}, False),
+}
+
+
+@pytest.mark.parametrize(("known", "misplaced"), MISPLACED.values(), ids=MISPLACED.keys())
+def test_what_an_earlier_claim_of_its_name_had_of_another_pool_is_not_its_own(known, misplaced):
+    assert world(**known).misplaced is misplaced
