@@ -482,6 +482,17 @@ def test_an_entry_that_is_no_range_is_told_with_what_was_expected(entry, problem
     assert [tuple(found) for found in space(entry).problems] == [problem]
 
 
+def test_mistakes_beside_the_entries_are_told_with_what_was_expected():
+    expected = "an address, a CIDR or a range a-b of one family"
+    excluded = space({"start": "10.0.0.1", "gateway": "fd00::1"}, excluded_addresses=("10.0.0.9", "ten"))
+    assert [tuple(problem) for problem in excluded.problems] == [
+        ("spec.excludedAddresses[1]", "ten", expected),
+        ("spec.pools[0].gateway", "fd00::1", "an address of the family of the range"),
+    ]
+    empty = ("spec.pools", "", "at least one entry with start and end, or subnet")
+    assert [tuple(problem) for problem in space().problems] == [empty]
+
+
 def test_the_spans_that_touch_another_are_found():
     spans = Spans([Interval(10, 19), Interval(30, 39), Interval(50, 59), Interval(70, 79)])
     for (first, last), found in {
