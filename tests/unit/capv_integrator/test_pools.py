@@ -398,3 +398,8 @@ def test_a_kind_that_only_its_provider_knows_is_taken_at_its_word_in_the_same_na
         "PoolNotAllowed",
         "Prefix.ipam.example.org/other/p is in another namespace, where only an IPPool can be",
     )
+
+
+def test_a_pool_may_be_for_every_cluster(site):
+    site.pool("p", labels={}, annotations={api.CLUSTER_KEY: "*"})
+    assert found(site) == ["IPPool ns/p"]

@@ -1,6 +1,7 @@
 """Parsing addresses, and the set of free ones."""
 
 import random
+import re
 
 import pytest
 
@@ -240,3 +241,15 @@ def test_a_point_that_is_in_a_set_is_not_added_again(at):
     free = intervals.FreeSet([Interval(1, 3)])
     assert not free.add(at)
     assert (list(free), free.count) == ([Interval(1, 3)], 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("fe80::1%eth0", "'fe80::1%eth0' has a zone id"),
+        ("::ffff:10.0.0.1", "'::ffff:10.0.0.1' is an IPv4 address in IPv6 notation"),
+    ],
+)
+def test_a_second_name_for_an_address_is_refused_by_name(text, why):
+    with pytest.raises(ValueError, match=f"^{re.escape(why)}$"):
+        point(text)

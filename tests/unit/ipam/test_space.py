@@ -511,3 +511,13 @@ def test_the_spans_that_touch_another_are_found():
 @pytest.mark.parametrize(("most", "found"), [(5, [0, 4, 8, 12]), (4, [0, 4, 8, 12]), (3, [0, 12]), (0, [0, 12])])
 def test_of_too_many_networks_the_outermost_two_are_kept(most, found):
     assert _networks(Interval(1, 12), 30, most) == [Interval(at, at + 3) for at in found]
+
+
+def test_what_is_no_address_is_told_and_what_comes_after_it_is_read():
+    given = {"a": "ten", "b": "10.0.0.5"}
+    pool = space({"start": "10.0.0.1", "end": "10.0.0.9"}, gateway="gw", pre_allocations=given)
+    assert [tuple(problem) for problem in pool.problems] == [
+        ("spec.gateway", "gw", "an IPv4 or IPv6 address"),
+        ("spec.preAllocations[a]", "ten", "an IPv4 or IPv6 address"),
+    ]
+    assert pool.pre_allocations == {"b": point("10.0.0.5")}
