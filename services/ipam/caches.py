@@ -102,6 +102,10 @@ class Caches:
         held = self.addresses[key.kind].keys("claim", key) or self.reservations.keys("held", key)
         return not held and self.claim(key) is None
 
+    def pool_settled(self, key: PoolKey) -> bool:
+        """Tell that a pool is gone and that nothing is remembered of its addresses."""
+        return self.pool(key) is None and not self.reservations.keys("released", key)
+
     def pool(self, key: PoolKey) -> KubeObject | None:
         """Pool object by key."""
         return self.pools[key.kind].get(ObjectKey(key.namespace, key.name))
@@ -112,8 +116,11 @@ class Caches:
 
     def _queue_claim(self, key: ClaimKey) -> None:
         # Reservations are cluster-scoped: some are held by claims that this process cannot see.
-        if not self._namespaces or key.namespace in self._namespaces:
+        if self._watches(key.namespace):
             self._add_claim(key)
+
+    def _watches(self, namespace: str) -> bool:
+        return not (self._namespaces and namespace) or namespace in self._namespaces
 
     def _reservation_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         after = kinds.read_reservation(new) if new is not None else None
@@ -125,6 +132,10 @@ class Caches:
         for item in (before, after):
             if item is not None and item[2].use is Use.HELD and item[2].claim is not None:
                 self._queue_claim(item[2].claim)
+        if after is not None and after[2].use is Use.RELEASED and after[2].pool is not None:
+            pool = after[2].pool
+            if self._watches(pool.namespace) and self.pool(pool) is None:
+                self._queue_pool(pool)
 
     def _address_changed(self, kind: str, old: KubeObject | None, new: KubeObject | None) -> None:
         after = kinds.read_address(kind, new) if new is not None else None

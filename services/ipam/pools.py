@@ -76,7 +76,7 @@ class PoolReconciler:
         state = self._ledger.pools.get(key)
         if obj is None or state is None:
             _forget_metrics(key)
-            return None
+            return await self._expire_left(key)
         cluster = cluster_state(self._caches, key.namespace, pool_cluster_name(obj))
         self._publish(key, state)
         if kinds.is_paused(obj) or cluster is ClusterState.PAUSED:
@@ -198,6 +198,21 @@ class PoolReconciler:
         next_expiry = state.released[0][0] + self._sticky_seconds
         next_cooled = next((until for until, _ in state.released.irange(minimum=(now, intervals.BEYOND))), next_expiry)
         return Result(max(_SOONEST_SECONDS, min(next_expiry, next_cooled) - now))
+
+    async def _expire_left(self, key: PoolKey) -> Result | None:
+        """The same for a pool that does not exist: removed by force, or not restored yet."""
+        now = self._clock.now().timestamp()
+        left = []
+        for item in self._caches.reservations.by_index("released", key):
+            read = kinds.read_reservation(item)
+            if read is not None:
+                left.append((read[2].reusable_at + self._sticky_seconds, item))
+        left.sort(key=lambda due: due[0])
+        for expiry, item in left[:_EXPIRE_AT_ONCE]:
+            if expiry > now:
+                return Result(max(_SOONEST_SECONDS, expiry - now))
+            await self._reservations.delete(item)
+        return Result(_SOONEST_SECONDS) if len(left) > _EXPIRE_AT_ONCE else None
 
     async def _forget_released(self, state: PoolState, at: int) -> None:
         slot = self._ledger.slot(state.domain, at)

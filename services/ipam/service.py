@@ -78,7 +78,7 @@ async def build(service: Service[IpamSettings]) -> None:
         pool_reconciler.reconcile,
         workers=2,
         clock=clock,
-        settled=lambda key: caches.pool(key) is None,
+        settled=caches.pool_settled,
     )
     caches.subscribe()
 

@@ -237,6 +237,16 @@ async def test_what_a_pool_remembers_is_forgotten_when_nobody_comes_back(tenant,
     await tenant.counts(used=0, free=9)
 
 
+async def test_what_a_pool_remembered_that_was_removed_while_nobody_saw_it_is_forgotten(tenant, kind, allocator):
+    await tenant.pool("pool", "10.0.0.1-10.0.0.9")
+    await give(tenant, kind)
+    await tenant.release("claim", kind)
+    allocator.stop()
+    await tenant.kube.force_delete(IP_POOLS, "pool", tenant.namespace)
+    allocator.start()
+    await eventually(tenant.reservations, lambda left: left == [])
+
+
 LIES = {
     "wiped": {METAL3: None, CAPI: None},
     "another address": {
