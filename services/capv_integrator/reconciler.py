@@ -187,7 +187,7 @@ class Reconciler:
         try:
             fresh = await self._client.get(resource, key.name, key.namespace)
         except NotFound as error:
-            if error.details.get("name") != key.name:
+            if not error.is_of(key.name):
                 # Not the object is unknown but the resource, as while its definition changes.
                 raise ReconcileError(f"{key} cannot be looked for: {error.message}") from error
             if known is not None:

@@ -97,7 +97,9 @@ class AddressWriter:
                 if bare is not left:
                     store.observe(left)
                     left = await self._client.update(resource, bare)
-        except NotFound:
+        except NotFound as error:
+            if not error.is_of(key.name):
+                raise
             left = None
         if left is not None and left.metadata.finalizers:
             store.observe(left)

@@ -258,8 +258,8 @@ class ClaimReconciler:
         try:
             written = await send(api.resource_of(obj), obj)
         except NotFound as error:
-            if error.details.get("name") != obj.metadata.name:
-                raise  # the resource is unknown, which says nothing of the claim
+            if not error.is_of(obj.metadata.name):
+                raise
             store.forget(obj.key, obj.metadata.uid)
             raise _ClaimGoneError from None
         store.observe(written)
@@ -299,7 +299,9 @@ class ClaimReconciler:
             store = self._caches.claims[world.key.kind]
             try:
                 answer = await self._client.update(api.resource_of(obj), obj)
-            except NotFound:
+            except NotFound as error:
+                if not error.is_of(obj.metadata.name):
+                    raise
                 answer = obj
             if answer.metadata.finalizers:
                 store.observe(answer)
@@ -315,11 +317,18 @@ class ClaimReconciler:
         return found.metadata.uid == claim.obj.metadata.uid
 
     async def _confirm_gone(self, key: ClaimKey) -> bool:
-        """Ask the API server itself before anything is taken from a claim that the local copy does not have."""
+        """Ask the API server itself before anything is taken from a claim that the local copy does not have.
+
+        Raises ReconcileError while it serves no such claims at all: they may be stored all the same.
+        """
+        served = False
         for resource in api.claim_resources(key.kind):
             try:
                 await self._client.get(resource, key.name, key.namespace)
-            except NotFound:
-                continue
-            return False
+            except NotFound as error:
+                served = served or error.is_of(key.name)
+            else:
+                return False
+        if not served:
+            raise ReconcileError(f"{key} is kept what it holds: the server does not know {key.kind} any more")
         return True

@@ -175,7 +175,9 @@ class PoolReconciler:
             return
         try:
             answer = await self._client.update(RESOURCES[key.kind], wanted)
-        except NotFound:
+        except NotFound as error:
+            if not error.is_of(key.name):
+                raise
             answer = wanted
         store = self._caches.pools[key.kind]
         if answer.metadata.finalizers:

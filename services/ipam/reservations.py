@@ -8,7 +8,6 @@ Must not know: IPAddresses, conditions.
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -70,7 +69,9 @@ class ReservationWriter:
         """Fetch what the watch has not shown yet. NotFound (it went again) leads to a retry of the claim."""
         try:
             obj = await self._client.get(api.IP_RESERVATIONS, name)
-        except NotFound:
+        except NotFound as error:
+            if not error.is_of(name):
+                raise
             raise LostRaceError from None
         self._caches.reservations.observe(obj)
         return obj
@@ -116,8 +117,11 @@ class ReservationWriter:
     async def delete(self, obj: KubeObject) -> None:
         """Delete a reservation exactly as it was seen."""
         meta = obj.metadata
-        with contextlib.suppress(NotFound):
+        try:
             await self._client.delete(
                 api.IP_RESERVATIONS, meta.name, uid=meta.uid, resource_version=meta.resourceVersion
             )
+        except NotFound as error:
+            if not error.is_of(meta.name):
+                raise
         self._caches.reservations.forget(obj.key, meta.uid)

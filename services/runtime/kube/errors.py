@@ -84,6 +84,13 @@ class Forbidden(ApiError):
 class NotFound(ApiError):
     """404: the object, or the whole resource, does not exist."""
 
+    def is_of(self, name: str) -> bool:
+        """Whether it is the object of that name that does not exist.
+
+        If it is the resource, that says nothing of its objects: a definition may be served again with all of them.
+        """
+        return bool(self.details.get("name") == name)
+
 
 class MethodNotAllowed(ApiError):
     """405: the resource does not offer this verb."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
 
 from services.ipam import api
 from tests.support.allocator import Allocator
-from tests.support.kube import Kube
+from tests.support.kube import Kube, eventually
 from tests.support.tenant import CAPI, METAL3, Tenant, condition
 from tools import capi
 from tools.cluster import Cluster
@@ -59,6 +60,15 @@ def before_1_9():
     return old
 
 
+def seen_empty(allocator, kind):
+    """Asks whether the allocator has none of the claims of a kind in its local copy."""
+
+    async def look():
+        return allocator.metric("groundwork_store_objects", resource=kind) == 0
+
+    return look
+
+
 async def untouched(tenant, pool, *claims):
     """Hold that the claims are as they are for good: nobody writes to them while another one is served."""
     before = [await tenant.claim_object(name, CAPI) for name in claims]
@@ -100,6 +110,30 @@ async def test_whatever_version_of_cluster_api_is_served_is_used(only, kube, all
         (legacy,) = held.claim["status"]["conditions"]
         assert (legacy["type"], legacy["status"], "severity" in legacy) == ("Ready", "True", False)
     await tenant.release("waits", CAPI)
+
+
+async def test_what_claims_hold_is_kept_while_cluster_api_is_not_served(bare, only, kube, tmp_path):
+    only(*capi.crds())
+    with Allocator.running(tmp_path, bare.kubeconfig, "--orphan-grace-seconds=0") as allocator:
+        tenant = await Tenant.create(kube)
+        await tenant.pool("pool", "10.0.0.1-10.0.0.1")
+        assert await tenant.give("claim", kind=CAPI) == "10.0.0.1"
+        for definition in capi.crds(api.CAPI_GROUP):
+            unserved = [
+                {"op": "replace", "path": f"/spec/versions/{number}/served", "value": False}
+                for number in range(len(definition["spec"]["versions"]))
+            ]
+            bare.kubectl("patch", "crd", definition["metadata"]["name"], "--type=json", f"-p={json.dumps(unserved)}")
+        await eventually(seen_empty(allocator, CAPI))
+        await tenant.claim("other")
+        await tenant.refused("other", "PoolExhausted")
+        await tenant.pool("elsewhere", "10.0.1.1-10.0.1.9")
+        await tenant.give("busy", "elsewhere")
+        assert await tenant.held() == ["10.0.0.1", "10.0.1.1"]
+        bare.install_crds(*capi.crds())
+        assert (await tenant.bound("claim", CAPI)).ip == "10.0.0.1"
+        await tenant.release("claim", CAPI)
+        assert (await tenant.bound("other")).ip == "10.0.0.1"
 
 
 async def test_cluster_api_may_be_installed_and_upgraded_while_the_allocator_runs(bare, only, kube, allocator):

@@ -94,3 +94,10 @@ def test_a_timeout_is_a_connection_failure_and_neither_is_an_answer():
     assert not issubclass(errors.ConnectionFailed, errors.ApiError)
     assert issubclass(errors.ApiError, errors.KubeError)
     assert issubclass(errors.NotLeader, errors.KubeError)
+
+
+def test_what_does_not_exist_is_told_apart_from_what_is_not_served():
+    gone = from_status(404, status(404, "NotFound", name="one", kind="pools"))
+    assert gone.is_of("one")
+    assert not gone.is_of("two")
+    assert not from_status(404, b"404 page not found\n").is_of("one")
