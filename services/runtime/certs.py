@@ -105,15 +105,18 @@ class ServedCertificate:
 
     @property
     def valid(self) -> bool:
-        """Whether there is one that has not expired."""
-        return self._certificate is not None and self._certificate.not_after > self._clock.now()
+        """Whether there is one that clients accept now."""
+        return self._certificate is not None and self._certificate.valid(self._clock.now())
 
     def check(self) -> bool | str:
         """Tell whether there is a certificate that clients can accept: for readiness."""
         if self.valid:
             return True
         problem = f": {self._problem}" if self._problem else ""
-        return f"{'the certificate has expired' if self._certificate else 'no certificate'}{problem}"
+        if self._certificate is None:
+            return f"no certificate{problem}"
+        expired = self._certificate.not_after <= self._clock.now()
+        return f"the certificate {'has expired' if expired else 'is not valid yet'}{problem}"
 
     async def wait_loaded(self) -> None:
         """Return once there is a certificate."""

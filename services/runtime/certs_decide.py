@@ -111,11 +111,13 @@ def decide(
         return Decision(Step.CREATE, "there is no Secret")
     contents = _read(data)
     authority, following, leaf = contents.authority, contents.following, contents.leaf
-    if authority is None or authority.not_after <= now:
-        why = contents.problems.get(CA_CRT, "the CA has expired")
+    if authority is None or not authority.valid(now):
+        why = contents.problems.get(CA_CRT) or _why_not("CA", authority, now)
         return Decision(Step.PROMOTE if _usable(following, now) else Step.REPLACE, why)
     if leaf is None:
         return Decision(Step.RENEW, contents.problems.get(TLS_CRT, "there is no certificate"))
+    if not leaf.valid(now):
+        return Decision(Step.RENEW, _why_not("certificate", leaf, now))
     if missing := sorted(set(names) - leaf.names):
         return Decision(Step.RENEW, f"the certificate is not for {', '.join(missing)}")
     if now >= _leaf_renewal(leaf, authority, lifetimes):
@@ -217,7 +219,13 @@ def _leaf_renewal(leaf: Certificate, authority: Certificate, lifetimes: Lifetime
 
 
 def _usable(certificate: Certificate | None, now: dt.datetime) -> bool:
-    return certificate is not None and certificate.not_after > now
+    return certificate is not None and certificate.valid(now)
+
+
+def _why_not(what: str, certificate: Certificate | None, now: dt.datetime) -> str:
+    if certificate is not None and certificate.not_after > now:
+        return f"the {what} is not valid yet: a clock was ahead when it was made"
+    return f"the {what} has expired"
 
 
 def _read(data: Mapping[str, bytes]) -> _Contents:

@@ -61,6 +61,10 @@ class Certificate(NamedTuple):
     authority: bool
     parsed: x509.Certificate
 
+    def valid(self, now: dt.datetime) -> bool:
+        """Whether clients take it: it has begun, which one made by a clock that was ahead has not, and not ended."""
+        return self.made - BACKDATE <= now < self.not_after
+
     def issued_by(self, other: Certificate) -> bool:
         """Whether `other`'s key has signed it."""
         try:

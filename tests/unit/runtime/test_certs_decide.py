@@ -53,6 +53,44 @@ def test_what_is_made_serves_its_names_and_is_trusted_by_its_bundle():
     assert list(usage) == [x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]
 
 
+HOUR = dt.timedelta(hours=1)
+
+
+def test_what_was_made_while_the_clock_was_ahead_is_made_again_and_what_signed_it_stays_published():
+    ahead = fresh(NOW + HOUR)
+    found = decided(ahead)
+    assert (found.step, found.reason) == (Step.REPLACE, "the CA is not valid yet: a clock was ahead when it was made")
+    mended = step(Step.REPLACE, ahead, NOW)
+    assert decided(mended).step is Step.WAIT
+    assert pki.read(mended["tls.crt"]).valid(NOW)
+    assert ahead["ca.crt"].strip() in bundle(mended, NOW)
+
+
+def test_a_leaf_alone_that_was_made_while_the_clock_was_ahead_is_signed_again():
+    ahead = step(Step.RENEW, fresh(), NOW + HOUR)
+    found = decided(ahead)
+    assert (found.step, found.reason) == (
+        Step.RENEW,
+        "the certificate is not valid yet: a clock was ahead when it was made",
+    )
+    assert decided(step(Step.RENEW, ahead, NOW)).step is Step.WAIT
+
+
+def test_a_next_ca_that_was_made_while_the_clock_was_ahead_is_not_signed_with():
+    data = step(Step.PREPARE, fresh(), NOW + HOUR)
+    assert decided(data).step is Step.WAIT
+    del data["ca.crt"]
+    assert decided(data).step is Step.REPLACE
+    assert decided(data, NOW + HOUR).step is Step.PROMOTE
+
+
+@pytest.mark.parametrize(("ahead", "valid"), [(0, True), (300, True), (301, False)])
+def test_clocks_may_differ_by_five_minutes(ahead, valid):
+    made = pki.read(fresh(NOW + dt.timedelta(seconds=ahead))["tls.crt"])
+    assert made.valid(NOW) is valid
+    assert not made.valid(made.not_after)
+
+
 def test_what_is_made_and_published_waits_for_the_leaf_to_grow_old():
     found = decided(fresh())
     assert found.step is Step.WAIT
