@@ -15,6 +15,7 @@ from services.podpreset.layers import Effective, fold, fold_volumes
 from services.podpreset.selectors import CONTAINER_NAME_LENGTH
 
 if TYPE_CHECKING:
+    from services.podpreset.api import PresetKey
     from services.podpreset.compiled import Preset
     from services.proxyenv.complete import Facts
 
@@ -99,3 +100,8 @@ class Plans:
                 del self._plans[next(iter(self._plans))]
         self._plans[key] = found
         return found
+
+    def forget(self, key: PresetKey) -> None:
+        """Drop the plans with a preset that has changed or gone: nobody asks for them any more."""
+        for presets, ignore_case in [of for of in self._plans if any(preset.key == key for preset in of[0])]:
+            del self._plans[presets, ignore_case]

@@ -134,6 +134,7 @@ class World:
         if preset is not None:
             bisect.insort(after, preset, key=_order)
         presets = tuple(after)
+        self._plans.forget(key)
         if not key.namespace:
             return self._copy(cluster=presets)
         by_namespace = {**self.by_namespace, key.namespace: presets}

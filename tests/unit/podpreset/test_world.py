@@ -1,6 +1,7 @@
 """The snapshot: changes make another one, and a review looks at its own namespace alone."""
 
 import itertools
+import weakref
 
 from services.podpreset.plans import Plan
 from services.podpreset.world import World
@@ -61,6 +62,18 @@ def test_a_preset_that_changed_is_folded_anew():
     plan = world.plan(world.matching("team", {}), windows=False)
     changed = world.with_preset(preset("a", env=env(A="2")))
     assert changed.plan(changed.matching("team", {}), windows=False) is not plan
+
+
+def test_a_plan_goes_with_a_preset_in_it_that_changed_or_went():
+    one, other = preset("a", env=A), preset("b", env=A)
+    world = World.build([one, other])
+    both = weakref.ref(world.plan((one, other), windows=False))
+    alone = weakref.ref(world.plan((other,), windows=False))
+    world = world.with_preset(preset("a", env=env(A="2")))
+    assert both() is None
+    assert alone() is not None
+    world.without_preset(other.key)
+    assert alone() is None
 
 
 def test_presets_of_other_namespaces_are_not_looked_at(monkeypatch):
