@@ -9,6 +9,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 import yaml
 
 from services.runtime.kube.conditions import micro_timestamp
@@ -79,40 +80,46 @@ async def test_it_does_not_start_while_capv_holds_its_lease(kube, capv_cluster):
     assert "clusterctl delete" in line
 
 
-async def test_it_asks_an_api_server_that_is_away_until_it_knows_whether_capv_runs(kube, capv_cluster, tmp_path):
+@pytest.fixture
+async def through_a_proxy(kube, capv_cluster, tmp_path):
+    """`(lease, proxy, start)`: a Lease that CAPV holds, what stands before the API server, and what starts the controller."""
     lease = await held_lease(kube)
     async with HttpProxy(capv_cluster.kubeconfig) as proxy:
         kubeconfig = kubeconfig_at(capv_cluster.kubeconfig, proxy.url, tmp_path / "through-the-proxy")
-        proxy.fault = lambda _: refusal(503)
-        process = await asyncio.create_subprocess_exec(
-            *command(kubeconfig, lease), cwd=ROOT, stderr=asyncio.subprocess.PIPE
-        )
-        try:
-            async with asyncio.timeout(60):
-                for _ in range(3):
-                    while b"Cannot read CAPV's Lease yet" not in (line := await process.stderr.readline()):
-                        assert line, "it ended"
-                refusals = [refusal(403)]  # once: an API server that has just started refuses too much
-                proxy.fault = lambda _: refusals.pop() if refusals else None
-                rest = (await process.stderr.read()).decode()
-                assert await process.wait() == 2
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        assert f"capv-0 holds Lease {lease}" in rest
-        assert refusals == []
+
+        def start():
+            called = command(kubeconfig, lease)
+            return asyncio.create_subprocess_exec(*called, cwd=ROOT, stderr=asyncio.subprocess.PIPE)
+
+        yield lease, proxy, start
 
 
-async def test_it_does_not_start_where_it_may_not_ask_whether_capv_runs(kube, capv_cluster, tmp_path):
-    lease = await held_lease(kube)
-    async with HttpProxy(capv_cluster.kubeconfig) as proxy:
-        kubeconfig = kubeconfig_at(capv_cluster.kubeconfig, proxy.url, tmp_path / "through-the-proxy")
-        proxy.fault = lambda _: refusal(403)
-        process = await asyncio.create_subprocess_exec(
-            *command(kubeconfig, lease), cwd=ROOT, stderr=asyncio.subprocess.PIPE
-        )
+async def test_it_asks_an_api_server_that_is_away_until_it_knows_whether_capv_runs(through_a_proxy):
+    lease, proxy, start = through_a_proxy
+    proxy.fault = lambda _: refusal(503)
+    process = await start()
+    try:
         async with asyncio.timeout(60):
-            _, said = await process.communicate()
+            for _ in range(3):
+                while b"Cannot read CAPV's Lease yet" not in (line := await process.stderr.readline()):
+                    assert line, "it ended"
+            refusals = [refusal(403)]  # once: an API server that has just started refuses too much
+            proxy.fault = lambda _: refusals.pop() if refusals else None
+            rest = (await process.stderr.read()).decode()
+            assert await process.wait() == 2
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert f"capv-0 holds Lease {lease}" in rest
+    assert refusals == []
+
+
+async def test_it_does_not_start_where_it_may_not_ask_whether_capv_runs(through_a_proxy):
+    lease, proxy, start = through_a_proxy
+    proxy.fault = lambda _: refusal(403)
+    process = await start()
+    async with asyncio.timeout(60):
+        _, said = await process.communicate()
     assert process.returncode == 2
     assert f"cannot read Lease {lease}" in said.decode()
