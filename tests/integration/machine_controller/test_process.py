@@ -82,7 +82,7 @@ async def test_it_does_not_start_while_capv_holds_its_lease(kube, capv_cluster):
 
 @pytest.fixture
 async def through_a_proxy(kube, capv_cluster, tmp_path):
-    """`(lease, proxy, start)`: a Lease that CAPV holds, what stands before the API server, and what starts the controller."""
+    """`(lease, proxy, start)`: a Lease of CAPV, what stands before the API server, and what starts the controller."""
     lease = await held_lease(kube)
     async with HttpProxy(capv_cluster.kubeconfig) as proxy:
         kubeconfig = kubeconfig_at(capv_cluster.kubeconfig, proxy.url, tmp_path / "through-the-proxy")
