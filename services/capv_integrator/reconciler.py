@@ -156,6 +156,7 @@ class Reconciler:
 
     async def _end(self, world: World, plan: Plan) -> None:
         self._reporter.gone(world.key)
+        self._left.pop(world.key, None)
         for claim in plan.release:
             _LOG.info("Releasing the claim of an owner that is gone", claim=claim.name, owner=str(world.key))
             await self._claims.release(claim, unchanged=False)

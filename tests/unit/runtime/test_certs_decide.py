@@ -97,6 +97,20 @@ def test_what_is_made_and_published_waits_for_the_leaf_to_grow_old():
     assert found.at == NOW + 20 * DAY
 
 
+def test_a_next_ca_that_cannot_be_used_is_no_reason_to_look_again():
+    old = pki.make_authority("next", NOW - 20 * DAY, 10 * DAY)
+    found = decided(fresh() | {"next-ca.crt": old.certificate, "next-ca.key": old.key})
+    assert (found.step, found.at) == (Step.WAIT, NOW + 20 * DAY)
+
+
+def test_between_two_renewals_it_is_the_ca_that_falls_due_where_the_leaf_ends_with_it():
+    lives = LIVES._replace(authority=30 * DAY, leaf=300 * DAY)
+    data = carried_out(Step.CREATE, None, NOW, NAMES, lives, label="test")
+    assert pki.read(data["tls.crt"]).not_after == NOW + 30 * DAY
+    found = decide(data, NOW, shown(data), NAMES, lives)
+    assert (found.step, found.at) == (Step.WAIT, NOW + 20 * DAY)
+
+
 @pytest.mark.parametrize("bundles", [(frozenset(),), (frozenset({"foreign"}),)])
 def test_a_webhook_without_our_ca_gets_it(bundles):
     assert decided(fresh(), bundles=bundles).step is Step.PUBLISH
