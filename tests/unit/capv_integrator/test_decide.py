@@ -290,6 +290,15 @@ def test_a_machine_moves_to_a_pool_that_has_something(site):
     assert plan.refusal is None
 
 
+def test_a_claim_whose_address_was_written_is_not_moved_whatever_is_said_of_it_later(site, written):
+    site.pool(free=0)
+    site.pool("b", free=5)
+    site.refuse(site.only_claim())
+    site.change(site.store("VSphereMachine").values()[0], spec={"network": {"devices": NET}})
+    plan = site.plan()
+    assert (plan.create, plan.release, plan.moved) == ((), (), ())
+
+
 def test_a_machine_does_not_go_back_to_a_pool_that_it_has_just_left(site):
     site.pool("a", free=1)
     site.machine()
@@ -461,6 +470,17 @@ def test_claims_go_even_if_their_cluster_is_gone_too(site, written):
     site.remove(site.store("VSphereMachine").values()[0])
     site.remove(site.caches.stores.clusters.values()[0])
     assert names(site.plan().release) == [written.name]
+
+
+def test_a_claim_of_a_machine_that_is_gone_is_let_go_even_if_somebody_else_deleted_it(site, written):
+    site.remove(site.store("VSphereMachine").values()[0])
+    site.change(written.obj, metadata=HELD_CLAIM)
+    assert names(site.plan().release) == [written.name]
+
+
+def test_of_a_grace_nothing_is_given_away(site, written):
+    site.remove(site.store("VSphereMachine").values()[0])
+    assert site.plan(grace=0.5).again == 0.5
 
 
 def test_a_claim_that_is_deleted_and_let_go_already_is_nobody_s_business(site, written):
