@@ -20,7 +20,8 @@ One that is being deleted: wait for a clone in flight; power off as the spec say
 confirmed that there is none.
 
 Invariants: `Do.CLONE` comes only where no clone was asked for and no VM has our UUID; `Do.FINISH` only where none was
-asked for, or vCenter has said that there is no VM with our UUID. Steps on a VM come only for one with our UUID.
+asked for, or vCenter has said that there is no VM with our UUID; a record that cannot be read does not say that none
+was. Steps on a VM come only for one with our UUID.
 Must not know: the API server, vCenter, the clock.
 """
 
@@ -259,7 +260,7 @@ def _stopped(world: World) -> Plan:
 def _deleting(world: World) -> Plan:
     if not world.held:
         return Plan()
-    if world.record is None and (not world.provider_id or world.provider_shared):
+    if world.record is None and (world.provider_shared or not (world.provider_id or world.damaged)):
         return Plan(Do.FINISH)
     if world.unreachable:
         return Plan(say=Say(False, DELETING, f"the VM cannot be deleted: {world.unreachable}"))

@@ -155,6 +155,7 @@ class Gathering:
             connecting=connection.vcenter is None and not connection.trouble,
             pause_seconds=max(0.0, sight.paused_until - monotonic),
             record=noted,
+            damaged=record.damaged(machine),
             provider_id=provider,
             provider_shared=self._sharer(machine, spec) if provider and noted is None else "",
             look=look,

@@ -129,6 +129,8 @@ class World(NamedTuple):
     """Until the next try after a failure."""
 
     record: Record | None = None
+    damaged: bool = False
+    """Whether there was a record that cannot be read."""
     provider_id: bool = False
     """Whether the spec has a provider id, which a VM was given once."""
     provider_shared: str = ""

@@ -3,8 +3,9 @@
 The record is written before vCenter is asked for the clone, without a task; the task's id follows as soon as vCenter
 has told it, the VM's reference when the clone is done. What a status would forget when objects move to another
 management cluster stays: clusterctl keeps annotations.
-Invariants: no record means that no clone was ever asked for. The UUID is the one that the clone was asked to have (the
-object's uid at that time). A record is that of its own object: one in a copied manifest counts for nothing.
+Invariants: no record means that no clone was ever asked for, unless one is `damaged`. The UUID is the one that the
+clone was asked to have (the object's uid at that time). A record is that of its own object: one in a copied manifest
+counts for nothing.
 Must not know: who reads it.
 """
 
@@ -47,6 +48,18 @@ def read(obj: KubeObject) -> Record | None:
     except msgspec.DecodeError:
         return None
     return record if record.of == str(obj.key) else None
+
+
+def damaged(obj: KubeObject) -> bool:
+    """Whether a record was written and cannot be read any more, so that there may be a VM all the same."""
+    text = (obj.metadata.annotations or {}).get(ANNOTATION)
+    if not text:
+        return False
+    try:
+        msgspec.json.decode(text, type=Record)
+    except msgspec.DecodeError:
+        return True
+    return False
 
 
 def write(record: Record | None) -> str | None:

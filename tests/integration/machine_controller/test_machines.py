@@ -462,6 +462,22 @@ async def test_a_copied_manifest_does_not_take_the_vm_of_its_original(site):
     await site.gone("m1")
 
 
+async def test_a_vm_goes_with_its_machine_even_if_somebody_has_spoiled_what_was_noted_of_it(site, sim):
+    """Before it has a provider id: from then on that tells which VM it is."""
+    sim.fault("PowerOnVM_Task", "InvalidState", message="not now")
+    await site.machine("m1")
+    await site.says("m1", "TaskFailed")
+    assert site.own_vms()
+    await site.controller.stop()
+    await site.kube.patch(
+        api.VSPHERE_MACHINES, "m1", site.namespace, metadata={"annotations": {"machine.groundwork.dev/vm": "{"}}
+    )
+    await site.delete("m1")
+    await site.controller.start()
+    await site.gone("m1")
+    await site.empty()
+
+
 async def test_no_secret_of_a_machine_is_in_what_the_service_says(site, caplog):
     canary = base64.b64encode(b"#cloud-config\ntoken: canary-token\n").decode()
     await site.machine("m1", bootstrap=False)

@@ -56,8 +56,11 @@ def test_a_record_is_read_as_it_was_written():
 def test_a_record_of_another_object_or_of_another_shape_counts_for_nothing():
     text = record.write(Record(of="ns/m1", uuid="u"))
     assert record.read(obj(text, name="copy")) is None
+    assert not record.damaged(obj(text, name="copy"))
+    assert not record.damaged(obj(text))
     for text in ("", "no", "{}", "[]", '{"of": 1}'):
         assert record.read(obj(text)) is None
+        assert record.damaged(obj(text)) is bool(text)
 
 
 def secret(**texts):
