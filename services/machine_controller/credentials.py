@@ -19,7 +19,7 @@ from services.machine_controller.vsphere.credentials import Credentials
 from services.machine_controller.vsphere.errors import InvalidValue
 from services.machine_controller.vsphere.values import Server
 from services.runtime import log
-from services.runtime.cache.reflector import Reflector
+from services.runtime.cache import reflector
 from services.runtime.cache.store import Store
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ class Identities:
             return
         if followed.task is not None:
             followed.task.cancel()
-        for secret in followed.store.values():  # metrics know the store for good
-            followed.store.apply("DELETED", secret)
+        reflector.forget(followed.store.name)
 
     async def run(self) -> None:
         """Follow Secrets until cancelled."""
@@ -104,7 +103,7 @@ class Identities:
                     followed.task = group.create_task(self._follow(key, followed.store))
 
     async def _follow(self, key: ObjectKey, store: Store[Secret]) -> None:
-        reflector = Reflector(
+        follower = reflector.Reflector(
             self._client,
             SECRETS,
             store,
@@ -114,7 +113,7 @@ class Identities:
             field_selector=f"metadata.name={key.name}",
         )
         async with asyncio.TaskGroup() as group:
-            group.create_task(reflector.run())
+            group.create_task(follower.run())
             await store.wait_synced()
             if not len(store):
                 self._read(key, None)

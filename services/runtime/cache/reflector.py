@@ -48,8 +48,15 @@ _TROUBLES = metrics.counter(
 )
 _RELISTS = metrics.counter("groundwork_reflector_relists_total", "Lists after the first one.", ("resource",))
 _OBJECTS = metrics.gauge("groundwork_store_objects", "Objects in the local copy.", ("resource",))
+_ALL = (_LISTS, _WATCHES, _EVENTS, _TROUBLES, _RELISTS, _OBJECTS)
 
 _logger = log.get("runtime.cache")
+
+
+def forget(name: str) -> None:
+    """Take a store that is followed no more out of the metrics, which would keep it and its name for good."""
+    for metric in _ALL:
+        metric.remove_by_labels({"resource": name})
 
 
 class Changes(Protocol):

@@ -6,6 +6,9 @@ import asyncio
 from contextlib import asynccontextmanager
 
 from services.machine_controller import api
+from services.machine_controller.credentials import Identities
+from services.runtime import metrics
+from services.runtime.clock import SystemClock
 from services.runtime.kube.objects import ObjectKey
 from tests.support.hooks import Fixed
 from tests.support.kube import NAMESPACES, eventually, manifest
@@ -52,3 +55,22 @@ async def test_credentials_lent_to_a_tenant_are_not_sent_to_a_server_of_the_tena
         lambda: kube.get(api.VSPHERE_CLUSTERS, "honest", own),
         lambda obj: (condition(obj, "VCenterAvailable") or {}).get("status") == "True",
     )
+
+
+async def test_a_secret_that_no_cluster_names_any_more_is_not_in_the_metrics(kube, namespace):
+    key, told = ObjectKey(namespace, "vcenter"), asyncio.Event()
+    identities = Identities(kube.client, SystemClock(), lambda _: told.set())
+
+    def shown():
+        return [line for line in metrics.render()[0].decode().splitlines() if str(key) in line]
+
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(identities.run())
+        assert identities.get(key) is None
+        await told.wait()
+        assert shown()
+        identities.drop(key)
+        assert shown() == []
+        await asyncio.sleep(0.1)
+        assert shown() == []
+        running.cancel()
