@@ -78,14 +78,13 @@ class Guests:
             await asyncio.sleep(self._every)
 
     def _boot(self):
-        for name, vm in self.sim.vms().items():
-            run = (vm["id"], vm["power"])
+        for vm in self.sim.runs():
             if vm["power"] != "poweredOn":
-                self._booted.discard((vm["id"], "poweredOn"))
-            elif run not in self._booted and name not in self.silent and "guestinfo.metadata" in vm["extraConfig"]:
-                self._booted.add(run)
-                told = metadata(vm)
+                self._booted.discard(vm["id"])
+            elif vm["id"] not in self._booted and vm["name"] not in self.silent and vm["told"]:
+                self._booted.add(vm["id"])
                 with contextlib.suppress(AssertionError):  # the VM has gone meanwhile
+                    told = metadata({"extraConfig": self.sim.told(vm["id"])})
                     self.sim.report(
                         vm["id"],
                         addresses=addresses(told),

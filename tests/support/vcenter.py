@@ -169,6 +169,15 @@ class Vcsim:
     def vm(self, name):
         return self.vms()[name]
 
+    def runs(self):
+        """Of every VM id, name, power, and whether it was `told` anything: cheap, however many there are."""
+        return self._ask("GET", "/runs")
+
+    def told(self, vm):
+        """What one VM was told, by its id."""
+        (found,) = self._ask("GET", "/vms", {"vm": vm})
+        return found["extraConfig"]
+
     def stats(self):
         """calls by method, sessions, connections, inFlight, and the peaks of the last two."""
         return self._ask("GET", "/stats")

@@ -73,7 +73,8 @@ func (c *control) handler() http.Handler {
 		c.tasks.clear()
 		return nil, nil
 	})
-	offer("GET /vms", func(context.Context, []byte) (any, error) { return c.vms(), nil })
+	offer("GET /vms", func(_ context.Context, body []byte) (any, error) { return c.vms(body) })
+	offer("GET /runs", func(context.Context, []byte) (any, error) { return c.runs(), nil })
 	offer("POST /vms", func(ctx context.Context, body []byte) (any, error) { return nil, c.change(ctx, body) })
 	offer("POST /guest", func(_ context.Context, body []byte) (any, error) { return nil, c.guest(body) })
 	return mux
@@ -117,8 +118,50 @@ func (c *control) find(name string) (*simulator.VirtualMachine, error) {
 	return nil, fmt.Errorf("no VM %q", name)
 }
 
-// vms describes every VM as tests want to see it.
-func (c *control) vms() []map[string]any {
+// each calls a function with every VM, one at a time and locked.
+func (c *control) each(do func(*simulator.VirtualMachine)) {
+	registry := c.model.Map()
+	for _, entity := range registry.All("VirtualMachine") {
+		vm := entity.(*simulator.VirtualMachine)
+		registry.WithLock(&simulator.Context{Map: registry}, vm, func() { do(vm) })
+	}
+}
+
+// runs tells of every VM whether it runs, and whether it was told anything: what is asked all the time.
+func (c *control) runs() []map[string]any {
+	found := []map[string]any{}
+	c.each(func(vm *simulator.VirtualMachine) {
+		told := slices.ContainsFunc(vm.Config.ExtraConfig, func(option types.BaseOptionValue) bool {
+			return option.GetOptionValue().Key == "guestinfo.metadata"
+		})
+		found = append(found, map[string]any{
+			"id": vm.Self.Value, "name": vm.Name, "power": vm.Runtime.PowerState, "told": told,
+		})
+	})
+	return found
+}
+
+// vms describes every VM as tests want to see it, or the one that is asked for.
+func (c *control) vms(body []byte) ([]map[string]any, error) {
+	described := []map[string]any{}
+	if len(body) == 0 {
+		c.each(func(vm *simulator.VirtualMachine) { described = append(described, c.described(vm)) })
+		return described, nil
+	}
+	var wanted struct{ VM string }
+	if err := json.Unmarshal(body, &wanted); err != nil {
+		return nil, err
+	}
+	vm, err := c.find(wanted.VM)
+	if err != nil {
+		return nil, err
+	}
+	registry := c.model.Map()
+	registry.WithLock(&simulator.Context{Map: registry}, vm, func() { described = append(described, c.described(vm)) })
+	return described, nil
+}
+
+func (c *control) described(vm *simulator.VirtualMachine) map[string]any {
 	registry := c.model.Map()
 	name := func(reference *types.ManagedObjectReference) string {
 		if reference == nil {
@@ -129,52 +172,45 @@ func (c *control) vms() []map[string]any {
 		}
 		return reference.Value
 	}
-	described := []map[string]any{}
-	for _, entity := range registry.All("VirtualMachine") {
-		vm := entity.(*simulator.VirtualMachine)
-		registry.WithLock(&simulator.Context{Map: registry}, vm, func() {
-			config := map[string]string{}
-			for _, option := range vm.Config.ExtraConfig {
-				config[option.GetOptionValue().Key] = fmt.Sprint(option.GetOptionValue().Value)
-			}
-			nics, disks := []map[string]any{}, []int64{}
-			for _, device := range vm.Config.Hardware.Device {
-				switch d := device.(type) {
-				case types.BaseVirtualEthernetCard:
-					card := d.GetVirtualEthernetCard()
-					network := ""
-					switch b := card.Backing.(type) {
-					case *types.VirtualEthernetCardNetworkBackingInfo:
-						network = b.DeviceName
-					case *types.VirtualEthernetCardDistributedVirtualPortBackingInfo:
-						network = name(&types.ManagedObjectReference{Type: "DistributedVirtualPortgroup", Value: b.Port.PortgroupKey})
-					case *types.VirtualEthernetCardOpaqueNetworkBackingInfo:
-						network = b.OpaqueNetworkId
-					}
-					nics = append(nics, map[string]any{"key": card.Key, "mac": card.MacAddress, "network": network})
-				case *types.VirtualDisk:
-					disks = append(disks, d.CapacityInKB>>20)
-				}
-			}
-			addresses := map[string][]string{}
-			for _, nic := range vm.Guest.Net {
-				addresses[nic.MacAddress] = append(addresses[nic.MacAddress], nic.IpAddress...)
-			}
-			datastores := []string{}
-			for i := range vm.Datastore {
-				datastores = append(datastores, name(&vm.Datastore[i]))
-			}
-			described = append(described, map[string]any{
-				"id": vm.Self.Value, "name": vm.Name, "power": vm.Runtime.PowerState, "template": vm.Config.Template,
-				"instanceUuid": vm.Config.InstanceUuid, "uuid": vm.Config.Uuid, "folder": name(vm.Parent),
-				"pool": name(vm.ResourcePool), "host": name(vm.Runtime.Host), "datastores": datastores,
-				"cpus": vm.Config.Hardware.NumCPU, "memoryMiB": vm.Config.Hardware.MemoryMB, "disksGiB": disks,
-				"nics": nics, "extraConfig": config, "addresses": addresses, "hostName": vm.Guest.HostName,
-				"annotation": vm.Config.Annotation,
-			})
-		})
+	config := map[string]string{}
+	for _, option := range vm.Config.ExtraConfig {
+		config[option.GetOptionValue().Key] = fmt.Sprint(option.GetOptionValue().Value)
 	}
-	return described
+	nics, disks := []map[string]any{}, []int64{}
+	for _, device := range vm.Config.Hardware.Device {
+		switch d := device.(type) {
+		case types.BaseVirtualEthernetCard:
+			card := d.GetVirtualEthernetCard()
+			network := ""
+			switch b := card.Backing.(type) {
+			case *types.VirtualEthernetCardNetworkBackingInfo:
+				network = b.DeviceName
+			case *types.VirtualEthernetCardDistributedVirtualPortBackingInfo:
+				network = name(&types.ManagedObjectReference{Type: "DistributedVirtualPortgroup", Value: b.Port.PortgroupKey})
+			case *types.VirtualEthernetCardOpaqueNetworkBackingInfo:
+				network = b.OpaqueNetworkId
+			}
+			nics = append(nics, map[string]any{"key": card.Key, "mac": card.MacAddress, "network": network})
+		case *types.VirtualDisk:
+			disks = append(disks, d.CapacityInKB>>20)
+		}
+	}
+	addresses := map[string][]string{}
+	for _, nic := range vm.Guest.Net {
+		addresses[nic.MacAddress] = append(addresses[nic.MacAddress], nic.IpAddress...)
+	}
+	datastores := []string{}
+	for i := range vm.Datastore {
+		datastores = append(datastores, name(&vm.Datastore[i]))
+	}
+	return map[string]any{
+		"id": vm.Self.Value, "name": vm.Name, "power": vm.Runtime.PowerState, "template": vm.Config.Template,
+		"instanceUuid": vm.Config.InstanceUuid, "uuid": vm.Config.Uuid, "folder": name(vm.Parent),
+		"pool": name(vm.ResourcePool), "host": name(vm.Runtime.Host), "datastores": datastores,
+		"cpus": vm.Config.Hardware.NumCPU, "memoryMiB": vm.Config.Hardware.MemoryMB, "disksGiB": disks,
+		"nics": nics, "extraConfig": config, "addresses": addresses, "hostName": vm.Guest.HostName,
+		"annotation": vm.Config.Annotation,
+	}
 }
 
 // change does to a VM what somebody else might do behind the controller's back.
