@@ -16,6 +16,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TextIO
 
@@ -24,7 +25,7 @@ import msgspec
 from services.runtime.kube import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 OK = 0
 FOUND = 1
@@ -74,7 +75,7 @@ def run(parser: CommandLine, arguments: Sequence[str]) -> int:
         options = parser.parse_args(arguments)
         code: int = asyncio.run(options.work(options))
         sys.stdout.flush()
-    except (UnusableError, errors.KubeError, msgspec.ValidationError) as error:
+    except (UnusableError, errors.KubeError, msgspec.DecodeError) as error:
         sys.stderr.write(f"{parser.prog}: {explain(error)}\n")
         return UNUSABLE
     except KeyboardInterrupt:
@@ -103,6 +104,8 @@ def explain(error: Exception) -> str:
             return f"the API server answers {text}"
         case msgspec.ValidationError():
             return f"an object does not have the shape of its definition ({text}): install this version's deploy/crds"
+        case msgspec.DecodeError():
+            return f"what answers is no API server ({text}): is there a proxy or a login page before it?"
         case _:
             return text
 
@@ -144,6 +147,7 @@ class Progress:
         self._shown = False
         self._next = self._started + (_TERMINAL_AFTER if self._terminal else _LOG_EVERY)
         self._finished = threading.Event()
+        self._writing = threading.Lock()
         # A thread, because long work may be the event loop's own (sorting, YAML).
         self._thread = threading.Thread(target=self._tick_until_finished, name="progress", daemon=True)
 
@@ -154,9 +158,19 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._finished.set()
         self._thread.join()
+        self._clear()
+
+    def _clear(self) -> None:
         if self._shown and self._terminal:
             self._stream.write(_CLEAR_LINE)
             self._stream.flush()
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Write nothing while a person is asked, which would be written over."""
+        with self._writing:
+            self._clear()
+            yield
 
     def step(self, label: str, total: int = 0) -> None:
         """Name what is done from now on, and of how many pieces it consists when that is known."""
@@ -169,8 +183,14 @@ class Progress:
     def tick(self) -> None:
         """Show the state if it is time to."""
         now = self._clock()
-        if now < self._next:
+        if now < self._next or not self._writing.acquire(blocking=False):
             return
+        try:
+            self._show(now)
+        finally:
+            self._writing.release()
+
+    def _show(self, now: float) -> None:
         counted = f" {self._done}/{self._total}" if self._total else ""
         line = f"{self._label}{counted} ({now - self._started:.0f} s)"
         self._stream.write(f"{_CLEAR_LINE}{line}" if self._terminal else f"{line}\n")

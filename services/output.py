@@ -6,6 +6,7 @@ Invariant: the same values give the same text. Must not know: what is printed, w
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -14,6 +15,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _GAP = "   "
+_BASE: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class Dumper(_BASE):  # type: ignore[misc]  # the library left it unannotated
+    """Quotes what YAML 1.2, such as kubectl's, takes for a number, and not only what this library does: `1e3`."""
+
+
+Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"),
+    list("-+.0123456789"),
+)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -29,7 +42,7 @@ def structured(value: Any, output: str) -> str:
     """Plain data as `json` or `yaml` text."""
     if output == "json":
         return json.dumps(value, indent=2) + "\n"
-    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    text: str = yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True)
     return text
 
 

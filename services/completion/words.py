@@ -61,6 +61,7 @@ class _State:
         self.flags = {name: action for action in parser._actions for name in action.option_strings}  # noqa: SLF001 - argparse has no public way to read a parser
         self._subparsers = next((a for a in parser._actions if isinstance(a, argparse._SubParsersAction)), None)  # noqa: SLF001 - as above
         self._seen: set[argparse.Action] = set()
+        self._positionals = 0
         self.expected: argparse.Action | None = None
         """The flag whose value comes next."""
 
@@ -76,6 +77,8 @@ class _State:
                 self.expected = action if action.nargs != 0 and not equals else None
         elif self._subparsers is not None and word in self._subparsers.choices:
             self._enter(self._subparsers.choices[word])
+        else:
+            self._positionals += 1
 
     def open_flags(self) -> list[Word]:
         """Flags that may still be given, long ones first since they say more."""
@@ -89,12 +92,12 @@ class _State:
     def commands(self) -> list[Word]:
         """Subcommands, in the order of the help."""
         if self._subparsers is None:
-            return [
-                word
-                for action in self._parser._actions  # noqa: SLF001 - as above
-                if not action.option_strings
-                for word in _values(action, "").words
-            ]
+            actions = [action for action in self._parser._actions if not action.option_strings]  # noqa: SLF001 - as above
+            # One that takes any number of words is the last.
+            following = actions[min(self._positionals, len(actions) - 1) :] if actions else []
+            if not following or (self._positionals >= len(actions) and following[0].nargs not in {"*", "+"}):
+                return []
+            return list(_values(following[0], "").words)
         return [Word(each.dest, each.help or "") for each in self._subparsers._choices_actions]  # noqa: SLF001 - as above
 
 

@@ -139,15 +139,17 @@ def _waits(obj: KubeObject) -> tuple[str, str] | None:
     """Why a claim has no address: reason and message; None when it has one, or is not ours to serve."""
     try:
         if obj.kind == api.IP_CLAIMS.kind:
-            bound: object = view(obj.status, api.IPClaimStatus).address
+            address = view(obj.status, api.IPClaimStatus).address
+            bound = address is not None and bool(address.name)
             ours = True
         else:
-            bound = view(obj.status, api.CapiClaimStatus).address_ref
+            ref = view(obj.status, api.CapiClaimStatus).address_ref
+            bound = ref is not None and bool(ref.name)
             ours = view(obj.spec, api.CapiClaimSpec).pool_ref.api_group in {api.METAL3_GROUP, api.OWN_GROUP}
         conditions = view(obj.status, _Status).conditions
     except msgspec.ValidationError as error:
         return "Unreadable", str(error)
-    if bound is not None or not ours:
+    if bound or not ours:
         return None
     ready = find(conditions, api.READY)
     if ready is None or not ready.reason:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from services.doctor import addresses, admission, installation, surroundings
 from services.doctor.finding import Finding, Level
 
@@ -44,7 +46,9 @@ CHECKS: dict[str, Check] = {
         ("services", "hooks", "served"),
         "the webhook's certificate is valid, for its name, from a trusted CA",
     ),
-    "admission": Check(admission.admission, ("hooks", "trial"), "a pod, created as a dry run, passes the webhook"),
+    "admission": Check(
+        admission.admission, ("services", "hooks", "trial"), "a pod, created as a dry run, passes the webhook"
+    ),
     "pools": Check(addresses.pools, ("books",), "pools have no mistakes, addresses left, and share none by accident"),
     "claims": Check(addresses.claims, ("books",), "no claim waits for an address"),
     "ledger": Check(addresses.ledger, ("books", "again"), "claims, IPAddresses and IPReservations agree"),
@@ -54,7 +58,7 @@ CHECKS: dict[str, Check] = {
     "providers": Check(
         surroundings.providers, ("providers", "services"), "nobody else serves the same pools or machines"
     ),
-    "presets": Check(surroundings.presets, ("stale",), "pods have what presets say now"),
+    "presets": Check(surroundings.presets, ("services", "stale"), "pods have what presets say now"),
 }
 NOTHING = "nothing to look at: what it is about is not there, or could not be read"
 """What is said where a check has no finding."""
@@ -71,5 +75,10 @@ def run(seen: Seen, chosen: Iterable[str]) -> list[Finding]:
     found: list[Finding] = []
     for name, check in CHECKS.items():
         if name in wanted:
-            found += list(check.decide(seen)) or [Finding(Level.INFO, name, "", NOTHING)]
+            try:
+                found += list(check.decide(seen)) or [Finding(Level.INFO, name, "", NOTHING)]
+            except msgspec.ValidationError as error:
+                what = f"an object does not have the shape of its definition, so this was not checked: {error}"
+                action = "groundwork ipam verify; install this version's deploy/crds, then correct the object"
+                found.append(Finding(Level.ERROR, name, "", what, action))
     return [*found, *surroundings.access(seen)]

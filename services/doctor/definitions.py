@@ -82,7 +82,7 @@ def _schema(where: str, ours: Any, theirs: Any, path: str = "") -> Iterator[Diff
             yield from _schema(where, schema, theirs_fields[name], below)
         elif not theirs.get("x-kubernetes-preserve-unknown-fields"):
             yield Difference(f"{where} {below}", "the field is missing", missing=True)
-    for name in theirs_fields.keys() - ours_fields.keys():
+    for name in sorted(theirs_fields.keys() - ours_fields.keys()):
         below = f"{path}.{name}" if path else name
         yield Difference(f"{where} {below}", "a field that this version does not have")
     for key, suffix in (("items", "[]"), ("additionalProperties", ".*")):

@@ -25,7 +25,7 @@ from services.podpreset.cli.live import Cluster
 from services.podpreset.cli.workloads import PODS, TEMPLATED
 from services.proxyenv.complete import Facts
 from services.runtime.kube.discovery import Discovery
-from services.runtime.kube.errors import ApiError, Unauthorized
+from services.runtime.kube.errors import ApiError, ConnectionFailed, Unauthorized
 from services.runtime.kube.resource import CUSTOM_RESOURCE_DEFINITIONS
 
 if TYPE_CHECKING:
@@ -79,9 +79,12 @@ class Gatherer:
         if "served" in self._parts:
             second["served"] = self._served(services)
         untouched = objects.untouched(services)
-        if "stale" in self._parts:
+        # Without the services it is not known which namespaces the webhook leaves alone: nothing would tell a pod that
+        # is not given anything from one that should not be.
+        known = not isinstance(seen.services, Unread)
+        if "stale" in self._parts and known:
             second["stale"] = self._stale(untouched)
-        if "trial" in self._parts and not isinstance(seen.hooks, Unread) and seen.hooks:
+        if "trial" in self._parts and known and not isinstance(seen.hooks, Unread) and seen.hooks:
             second["trial"] = attempt(self._reader, self._cluster, seen.hooks, untouched)
         if "again" in self._parts:
             second["again"] = self._again(seen.books)
@@ -107,6 +110,10 @@ class Gatherer:
             return str((await self._reader.document("/version"))["gitVersion"])
         except Unauthorized:
             raise
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConnectionFailed(
+                "what answers is no API server: is there a proxy or a login page before it?"
+            ) from error
         except ApiError as error:
             return Unread("/version", Why.FORBIDDEN, error.message)
 

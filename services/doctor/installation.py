@@ -108,7 +108,7 @@ def services(seen: Seen) -> Iterator[Finding]:
 def leaders(seen: Seen) -> Iterator[Finding]:
     """One process of each service leads."""
     for service in _services(seen):
-        if service.flag("no-leader-election") == "true" or service.flag("leader-election") == "false":
+        if not service.elects:
             continue
         namespace, name = lease_of(service)
         lease = seen.leases.get((namespace, name))

@@ -85,7 +85,10 @@ def _flags(container: Json) -> dict[str, tuple[str, ...]]:
     given: dict[str, tuple[str, ...]] = {}
     words = [str(word) for word in (*(container.get("command") or ()), *(container.get("args") or ()))]
     if len(words) == 3 and words[:2] in (["sh", "-c"], ["/bin/sh", "-c"]):  # noqa: PLR2004 - shell, flag and script
-        words = shlex.split(words[2])
+        try:
+            words = shlex.split(words[2])
+        except ValueError:  # a script that is more than words, such as one with an apostrophe in a comment
+            words = words[2].split()
     for place, word in enumerate(words):
         if not word.startswith("--"):
             continue

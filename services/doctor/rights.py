@@ -130,7 +130,7 @@ def questions(service: Service) -> Iterator[Question]:
                 for verb in rule.verbs:
                     yield Question(verb, rule.group, resource, space, rule.name)
     leading = service.flag("lease-namespace") or service.namespace
-    if service.flag("no-leader-election") != "true":
+    if service.elects:
         for verb in ("get", "create", "update"):
             yield Question(verb, "coordination.k8s.io", "leases", leading)
     secret = service.flag("cert-secret")

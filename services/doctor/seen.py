@@ -64,6 +64,11 @@ class Service(NamedTuple):
     def __str__(self) -> str:
         return f"Deployment {self.namespace}/{self.name}"
 
+    @property
+    def elects(self) -> bool:
+        """Whether its processes elect a leader."""
+        return self.flag("no-leader-election") != "true" and self.flag("leader-election") != "false"
+
     def flag(self, name: str) -> str:
         """Return the last value of a flag, "" when it is not given."""
         return (self.flags.get(name) or ("",))[-1]

@@ -13,12 +13,11 @@ import itertools
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from services.ipam import intervals, kinds
+from services.ipam import kinds
 from services.ipam.api import ClaimKey, PoolKey
 from services.ipam.kinds import CAPI, METAL3
-from services.ipam.poolobjects import RESOURCES, cluster_paused, pool_cluster_name, pool_key, read_pool_spec
+from services.ipam.poolobjects import RESOURCES, cluster_paused, pool_cluster_name, pool_key, read_pool
 from services.ipam.slots import Use
-from services.ipam.space import PoolSpace, Problem
 from services.runtime import log
 from services.runtime.cache.store import Store
 from services.runtime.kube.objects import KubeObject, ObjectKey
@@ -181,20 +180,7 @@ class Caches:
             self._queue_waiting(key)
         else:
             if old is None or old.spec != new.spec:
-                spec, problem = read_pool_spec(new)
-                space = PoolSpace(spec)
-                if problem is not None:
-                    space.problems.insert(0, problem)
-                if spec.name_prefix and not kinds.is_object_name(f"{spec.name_prefix}-0-0-0-0"):
-                    expected = "expected lower-case letters, digits, - and ., with the address at most 253 characters"
-                    space.problems.append(Problem("spec.namePrefix", spec.name_prefix, expected))
-                if not key.namespace:
-                    expected = "namespace/name as the key: claims of any namespace may have that name, so none gets it"
-                    space.problems += [
-                        Problem(f"spec.preAllocations[{name}]", intervals.text(at), expected)
-                        for name, at in space.pre_allocations.items()
-                        if "/" not in name
-                    ]
+                spec, space = read_pool(new)
                 random_order = spec.allocation_strategy == "random"
                 self.ledger.set_pool(key, spec.domain, space, random_order=random_order)
             if old is None or _serving(old) != _serving(new):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from services.ipam import api, kinds
+from services.ipam import api, intervals, kinds
 from services.ipam.api import PoolKey
-from services.ipam.space import Problem
+from services.ipam.space import PoolSpace, Problem
 from services.runtime.kube.objects import view
 
 if TYPE_CHECKING:
@@ -34,6 +34,25 @@ def read_pool_spec(obj: KubeObject) -> tuple[api.PoolSpec, Problem | None]:
         return view(obj.spec, api.PoolSpec), None
     except msgspec.ValidationError as error:
         return api.PoolSpec(), Problem("spec", "", str(error))
+
+
+def read_pool(obj: KubeObject) -> tuple[api.PoolSpec, PoolSpace]:
+    """Spec of a pool, and its addresses with every problem that there is with it."""
+    spec, problem = read_pool_spec(obj)
+    space = PoolSpace(spec)
+    if problem is not None:
+        space.problems.insert(0, problem)
+    if spec.name_prefix and not kinds.is_object_name(f"{spec.name_prefix}-0-0-0-0"):
+        expected = "expected lower-case letters, digits, - and ., with the address at most 253 characters"
+        space.problems.append(Problem("spec.namePrefix", spec.name_prefix, expected))
+    if not obj.metadata.namespace:
+        expected = "namespace/name as the key: claims of any namespace may have that name, so none gets it"
+        space.problems += [
+            Problem(f"spec.preAllocations[{name}]", intervals.text(at), expected)
+            for name, at in space.pre_allocations.items()
+            if "/" not in name
+        ]
+    return spec, space
 
 
 def pool_cluster_name(obj: KubeObject) -> str:

@@ -135,10 +135,15 @@ class Site:
         )
         store.apply("ADDED", obj)
 
-    def pool(self, name, *entries, namespace="ns", **spec):
+    def pool(self, name, *entries, namespace="ns", says=(), **spec):
+        """An IPPool; `says` are type and reason of a condition that is False."""
         resource = api.IP_POOLS if namespace else api.GLOBAL_IP_POOLS
         spec = {"namePrefix": "p", "prefix": 24, "pools": list(entries), **spec}
-        self._apply(self.caches.pools[resource.kind], resource, name, namespace, spec)
+        status = None
+        if says:
+            row = {"type": says[0], "status": "False", "reason": says[1], "message": "", "lastTransitionTime": CREATED}
+            status = {"conditions": [row]}
+        self._apply(self.caches.pools[resource.kind], resource, name, namespace, spec, status)
 
     def claim(self, name, pool="pool", *, reason="", message="", namespace="ns", owner="", **metadata):
         """An IPClaim; with a reason, one that was refused."""

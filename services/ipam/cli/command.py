@@ -215,7 +215,7 @@ async def _verify(options: argparse.Namespace) -> int:
         taken = await session.take()
         session.progress.step("checking")
         found = verify.check(taken)
-        if any(not item.information for item in found):
+        if any(options.strict or not item.information for item in found):
             session.progress.step("waiting to look again")
             await session.clock.sleep(options.settle)
             taken = await session.take()
@@ -267,6 +267,14 @@ async def _export(options: argparse.Namespace) -> int:
 
 
 def _write_file(path: Path, pieces: Iterable[str]) -> None:
+    path = path.resolve()  # what a link points to, not the link
+    try:
+        if path.exists() and not path.is_file():  # a device or a pipe
+            with path.open("w", encoding="utf-8") as file:
+                file.writelines(pieces)
+            return
+    except OSError as error:
+        raise UnusableError(f"cannot write {path}: {error.strerror}") from error
     # Written aside and renamed, so that a file of that name is always a whole export.
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -34,6 +34,7 @@ from services.runtime.kube.errors import (
     ApiError,
     Conflict,
     ConnectionFailed,
+    Forbidden,
     NotFound,
     ServerError,
     TooManyRequests,
@@ -204,12 +205,22 @@ class Importer:
         async def send() -> Step:
             if dry_run:
                 path = f"{resource.path(obj.metadata.namespace)}?dryRun=All"
-                await self._client.raw("POST", path, body=encode(obj))
+                try:
+                    await self._client.raw("POST", path, body=encode(obj))
+                except AlreadyExists:
+                    if not await self._kept_before(step):
+                        raise
             else:
                 await self._client.create(resource, obj)
             return step
 
         return await self._patiently(step, send)
+
+    async def _kept_before(self, step: Step) -> bool:
+        """Whether an import that was interrupted has left the placeholder of a reservation."""
+        if step.obj.kind != _RESERVATION or step.claim is None:
+            return False
+        return is_placeholder(await self._client.get(api.IP_RESERVATIONS, step.obj.metadata.name), step.claim)
 
     async def _keep(self, place: int) -> Step:
         """Create an administrator's reservation, or the placeholder of one that a claim will hold."""
@@ -235,17 +246,30 @@ class Importer:
 
     async def _hold(self, place: int) -> Step:
         """Make a placeholder the reservation that its claim holds."""
-        step, kept = self._steps[place], self._placeholders[place]
+        step = self._steps[place]
+        claim = step.claim
+        assert claim is not None
 
         async def send() -> Step:
-            held = with_annotations(replace(kept, spec=step.obj.spec), {IMPORT_ANNOTATION: None})
-            await self._client.update(api.IP_RESERVATIONS, held)
-            return step
+            for _ in range(ATTEMPTS):
+                kept = self._placeholders[place]
+                held = with_annotations(replace(kept, spec=step.obj.spec), {IMPORT_ANNOTATION: None})
+                try:
+                    await self._client.update(api.IP_RESERVATIONS, held)
+                except Conflict:
+                    fresh = await self._client.get(api.IP_RESERVATIONS, kept.metadata.name)
+                    if not is_placeholder(fresh, claim):
+                        raise
+                    self._placeholders[place] = fresh  # somebody has given it a label, say
+                else:
+                    return step
+            return step.refused("somebody else changes it all the time")
 
         done = await self._patiently(step, send)
+        if done.verdict is Verdict.REFUSED:
+            return done  # its placeholder is tidied away
         del self._placeholders[place]
-        # Written by an attempt whose answer was lost.
-        return step if done.verdict is Verdict.UNCHANGED else done
+        return step  # also if an attempt whose answer was lost has written it
 
     async def _patiently(self, step: Step, send: Callable[[], Awaitable[Step]]) -> Step:
         """Send until there is an answer; an object that is there already is compared."""
@@ -281,7 +305,7 @@ class Importer:
         """Delete the placeholders of claims that were refused after all."""
         for kept in self._placeholders.values():
             meta = kept.metadata
-            with contextlib.suppress(NotFound, Conflict):
+            with contextlib.suppress(NotFound, Conflict, Forbidden):
                 await self._client.delete(
                     api.IP_RESERVATIONS, meta.name, uid=meta.uid, resource_version=meta.resourceVersion
                 )

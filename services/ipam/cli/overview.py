@@ -9,11 +9,14 @@ Must not know: the API server, the clock (`now` is Unix seconds), how rows are p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import msgspec
 
 from services.ipam import api, intervals, kinds
 from services.ipam.ledger import Ledger
-from services.ipam.poolobjects import pool_key, read_pool_spec
+from services.ipam.poolobjects import pool_key, read_pool, read_pool_spec
 from services.ipam.slots import Holding, Reservation, Use
 from services.ipam.space import PoolSpace, Spans
 from services.runtime.kube.objects import view
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from services.ipam.cli.snapshot import Snapshot
     from services.ipam.intervals import Interval
     from services.runtime.kube.objects import KubeObject
+
+T = TypeVar("T")
 
 STATES = ("held", "reserved", "released", "cooling", "conflict")
 
@@ -84,13 +89,10 @@ def pool_rows(snapshot: Snapshot, now: float) -> list[PoolRow]:
 def _ledger(snapshot: Snapshot) -> Ledger:
     ledger = Ledger()
     for obj in snapshot.pools:
-        spec, problem = read_pool_spec(obj)
-        space = PoolSpace(spec)
-        if problem is not None:
-            space.problems.insert(0, problem)
+        spec, space = read_pool(obj)
         ledger.set_pool(pool_key(obj), spec.domain, space, random_order=False)
     for obj in snapshot.reservations:
-        read = kinds.read_reservation(obj)
+        read = _read_reservation(obj)
         if read is not None:
             ledger.set_reservation(*read)
     for holding, _ in _holdings(snapshot):
@@ -111,7 +113,10 @@ def _pool_row(obj: KubeObject, ledger: Ledger, now: float) -> PoolRow:
         ready, reason, message = False, "PoolPaused", f"annotation {api.PAUSED_ANNOTATION}"
     else:
         ready, reason, message = True, "PoolReady", ""
-    status = view(obj.status, api.PoolStatus)
+    try:
+        status = view(obj.status, api.PoolStatus)
+    except msgspec.ValidationError:  # of other definitions: what it said is not what it says now
+        status = api.PoolStatus(ip_addresses=api.AddressCounts(-1))
     observed = status.ip_addresses == counts and status.observed_generation == obj.metadata.generation
     return PoolRow(
         key=key,
@@ -136,9 +141,21 @@ def _pool_row(obj: KubeObject, ledger: Ledger, now: float) -> PoolRow:
 def _holdings(snapshot: Snapshot) -> Iterator[tuple[Holding, KubeObject]]:
     for obj in snapshot.addresses:
         kind = kinds.METAL3 if obj.apiVersion == api.IP_ADDRESSES.api_version else kinds.CAPI
-        holding = kinds.read_address(kind, obj)
+        holding = _named(obj, partial(kinds.read_address, kind))
         if holding is not None:
             yield holding, obj
+
+
+def _read_reservation(obj: KubeObject) -> tuple[str, int, Reservation] | None:
+    return _named(obj, kinds.read_reservation)
+
+
+def _named(obj: KubeObject, read: Callable[[KubeObject], T]) -> T:
+    """Read an object; the error names it."""
+    try:
+        return read(obj)
+    except msgspec.ValidationError as error:
+        raise msgspec.ValidationError(f"{obj.kind} {obj.key}: {error}") from error
 
 
 class _Taken:
@@ -158,7 +175,7 @@ def address_rows(snapshot: Snapshot, now: float) -> list[AddressRow]:
     taken: dict[tuple[str, int], _Taken] = {}
     reserved_for: dict[tuple[ClaimKey, int], str] = {}
     for obj in snapshot.reservations:
-        read = kinds.read_reservation(obj)
+        read = _read_reservation(obj)
         if read is None:
             continue
         domain, at, reservation = read

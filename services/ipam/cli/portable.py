@@ -17,6 +17,7 @@ import msgspec
 import yaml
 from msgspec import Raw
 
+from services import output
 from services.ipam import api, kinds
 from services.ipam.poolobjects import pool_key, read_pool_spec
 from services.ipam.slots import Use
@@ -38,7 +39,6 @@ _GROUPS = {
 _LOCAL_ANNOTATIONS = {"kubectl.kubernetes.io/last-applied-configuration"}
 _REFERENCES = ("claim", "lastClaim", "pool")
 _LOCAL_FIELDS = ("uid", "resourceVersion")
-_DUMPER: type[Any] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -186,7 +186,7 @@ def write(objects: Iterable[KubeObject], remarks: Iterable[str] = ()) -> Iterato
     yield "".join(f"# {remark}\n" for remark in remarks)
     for obj in objects:
         plain: dict[str, Any] = msgspec.json.decode(encode(obj))
-        text: str = yaml.dump(plain, Dumper=_DUMPER, sort_keys=True, default_flow_style=False, allow_unicode=True)
+        text: str = yaml.dump(plain, Dumper=output.Dumper, sort_keys=True, default_flow_style=False, allow_unicode=True)
         yield f"---\n{text}"
 
 
@@ -198,11 +198,13 @@ def read(text: str) -> list[KubeObject]:
     """
     try:
         documents = list(yaml.load_all(text, Loader=_LOADER))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that there is not
         raise StreamError(f"not YAML: {' '.join(str(error).split())}") from error
     found: dict[Identity, KubeObject] = {}
     for number, document in enumerate(documents, 1):
         items = document.get("items") or [] if isinstance(document, dict) and _is_list(document) else [document]
+        if not isinstance(items, list):
+            raise StreamError(f"document {number}: items has to be a list")
         for item in items:
             obj = _read_object(f"document {number}", item)
             if obj is None:
@@ -228,7 +230,7 @@ def _read_object(where: str, item: Any) -> KubeObject | None:
             )
         obj = portable(obj)
         spec = msgspec.json.decode(obj.spec, type=spec_type(obj))
-    except (TypeError, msgspec.ValidationError) as error:
+    except (TypeError, RecursionError, msgspec.ValidationError) as error:
         raise StreamError(f"{where}: {error}") from error
     namespaced = obj.kind not in {api.GLOBAL_IP_POOLS.kind, api.IP_RESERVATIONS.kind}
     if not obj.metadata.name or namespaced != bool(obj.metadata.namespace):

@@ -52,10 +52,13 @@ def bar(fill: float | None) -> str:
 
 
 def age(since: str, now: float) -> str:
-    """Time since a timestamp as kubectl shortens it: `90s`, `15m`, `30h`, `12d`, `3y`; "" for no timestamp."""
+    """Time since a timestamp as kubectl shortens it: `90s`, `15m`, `30h`, `12d`, `3y`; "" for none that can be read."""
     if not since:
         return ""
-    seconds = max(0, int(now - parse_timestamp(since).timestamp()))
+    try:
+        seconds = max(0, int(now - parse_timestamp(since).timestamp()))
+    except ValueError:  # what the API server takes for a date, such as one of the year 0
+        return ""
     for limit, unit, letter in ((2 * _MINUTE, 1, "s"), (2 * _HOUR, _MINUTE, "m"), (2 * _DAY, _HOUR, "h")):
         if seconds < limit:
             return f"{seconds // unit}{letter}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from services.runtime.kube.conditions import Condition
 
 
-URGENT = frozenset({"InvalidSpec", "AddressConflict", "PoolExhausted"})
+URGENT = frozenset({"InvalidSpec", "AddressConflict"})
 """Reasons of a pool's conditions that somebody has to act upon."""
 
 
@@ -67,10 +67,12 @@ class PoolLine(NamedTuple):
     free: int
     """Not saturated as those of `counts`, which suit an int64."""
     counts: AddressCounts
+    held: int
+    """Addresses held through this pool; `counts.used` has those of its ranges that are held through others, too."""
     available: int
     """Addresses that any claim could get now, cooling ones among them."""
     conditions: tuple[Condition, ...]
-    """What the pool's status says; all but `AddressesAvailable`, which `available` tells as it is now."""
+    """What the pool's status says."""
     paused: bool
     waiting: int
     returning: int
@@ -78,7 +80,8 @@ class PoolLine(NamedTuple):
     @property
     def trouble(self) -> int:
         """How much a pool needs to be looked at, the more the higher."""
-        bad = {c.reason for c in self.conditions if c.status != "True"}
+        # Whether there are addresses left tells `available`, as it is now.
+        bad = {c.reason for c in self.conditions if c.status != "True" and c.type != "AddressesAvailable"}
         return 8 * (self.waiting > 0) + 4 * bool(bad & URGENT) + 2 * (not self.available) + bool(bad or self.paused)
 
     @property

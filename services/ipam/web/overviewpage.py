@@ -59,7 +59,7 @@ def _totals(overview: Overview) -> Markup:
     tiles = [
         ("Waiting claims", grouped(waiting), "bad" if waiting else "good", "no address yet" if waiting else "none"),
         ("Pools without a free address", str(empty), "bad" if empty else "good", f"of {len(counts)} pools"),
-        ("Held", grouped(sum(c.used for c in counts)), "", "addresses that claims have"),
+        ("Held", grouped(sum(line.held for line in overview.pools)), "", "addresses that claims have"),
         ("Free", grouped(sum(c.free for c in small)), "", beside or "addresses that claims can get"),
         (
             "Reserved and cooling",

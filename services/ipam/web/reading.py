@@ -87,20 +87,21 @@ class Reader:
         lines: list[PoolLine] = []
         waiting = returning = 0
         oldest: list[_Unserved] = []
-        known: set[ClaimKey] = set()
         async for key in gently(self.pool_keys()):
-            numbers = await self._unserved(key, shown, known)
+            numbers = await self._unserved(key, shown)
             line = self._line(key, numbers, now)
             if line is not None:
                 lines.append(line)
                 waiting += numbers.waiting
                 returning += numbers.returning
                 oldest = heapq.nsmallest(shown, [*oldest, *numbers.oldest])
-        poolless = [item async for item in self._poolless(known)]
+        poolless = [item async for item in self._poolless()]
         oldest = heapq.nsmallest(shown, [*oldest, *poolless])
-        crowd = Crowd(waiting + len(poolless), returning, tuple(self._described(oldest)))
+        leaving = sum(item.deleting for item in poolless)
+        seeking = len(poolless) - leaving
+        crowd = Crowd(waiting + seeking, returning + leaving, tuple(self._described(oldest)))
         lines.sort(key=lambda line: (-line.trouble, -line.waiting, -line.unfree, line.key))
-        return Overview(tuple(lines), crowd, len(poolless))
+        return Overview(tuple(lines), crowd, seeking)
 
     async def waiting(self, key: PoolKey) -> int:
         """Count the claims that wait for a pool."""
@@ -133,6 +134,7 @@ class Reader:
             total=total,
             free=total - counts.used - counts.reserved - counts.cooling,
             counts=counts,
+            held=len(state.held),
             available=state.available,
             conditions=_conditions(obj),
             paused=claimfacts.pool_paused(self._caches, obj),
@@ -142,8 +144,8 @@ class Reader:
 
     # Claims
 
-    async def _unserved(self, pool: PoolKey, shown: int, known: set[ClaimKey] | None = None) -> _Numbers:
-        """Count a pool's claims without an address and those that are being deleted; adds the former to `known`."""
+    async def _unserved(self, pool: PoolKey, shown: int) -> _Numbers:
+        """Count a pool's claims without an address and those that are being deleted."""
         waiting = returning = 0
         oldest: list[_Unserved] = []
         for kind, store in self._caches.claims.items():
@@ -152,8 +154,6 @@ class Reader:
                 if obj is None:
                     continue
                 key = ClaimKey(kind, name.namespace, name.name)
-                if known is not None:
-                    known.add(key)
                 if obj.deleting:
                     returning += 1
                 else:
@@ -164,18 +164,21 @@ class Reader:
                         oldest = heapq.nsmallest(shown, oldest)
         return _Numbers(waiting, returning, oldest)
 
-    async def _poolless(self, known: set[ClaimKey]) -> AsyncIterator[_Unserved]:
-        """Claims without an address whose pool does not exist; those of other providers' pools are not ours to show."""
-        async for key in gently(list(self._caches.arrivals)):
-            obj = None if key in known else self._caches.claim(key)
-            if obj is None:
-                continue
-            try:
-                pool = kinds.read_claim(key.kind, obj).pool
-            except msgspec.ValidationError:
-                continue
-            if pool is not None and pool not in self._ledger.pools:
-                yield _Unserved(obj.deleting, *self._caches.age(key, obj), key, pool)
+    async def _poolless(self) -> AsyncIterator[_Unserved]:
+        """Claims on pools that do not exist: without an address, or being deleted.
+
+        Those of other providers' pools are not ours to show.
+        """
+        for kind, store in self._caches.claims.items():
+            for pool in store.indexed("waiting"):
+                assert isinstance(pool, PoolKey), "what the index gives"
+                if pool in self._ledger.pools:
+                    continue
+                async for name in gently(list(store.keys("waiting", pool))):
+                    obj = store.get(name)
+                    if obj is not None:
+                        key = ClaimKey(kind, name.namespace, name.name)
+                        yield _Unserved(obj.deleting, *self._caches.age(key, obj), key, pool)
 
     def _described(self, items: Iterable[_Unserved]) -> Iterable[Waiting]:
         for item in items:

@@ -27,7 +27,7 @@ def overview_report(scene: Scene, overview: Overview) -> bytes:
         **_scene(scene),
         "totals": {
             "pools": len(overview.pools),
-            "used": sum(line.counts.used for line in overview.pools),
+            "used": sum(line.held for line in overview.pools),
             "waiting": overview.crowd.waiting,
             "returning": overview.crowd.returning,
         },

@@ -60,7 +60,7 @@ class Surveyor:
         """
         layouts = maps.layouts(maps.clipped(state.space.spans, window))
         tallies = [maps.Tally(layout) for layout in layouts if layout.shift]
-        rows: set[int] = set()
+        rows = _TakenRows(tallies)
         strays: set[int] = set()
         taken = behind = 0
         page: list[tuple[int, State]] = []
@@ -68,8 +68,7 @@ class Surveyor:
             taken += 1
             for tally in tallies:
                 tally.take(at, what)
-            if tallies:
-                rows.add(at >> maps.ROW_BITS << maps.ROW_BITS)
+            rows.add(at)
             if what is State.OUT_OF_RANGE and is_outside(state, at):
                 strays.add(at)
             if at >= start:
@@ -78,7 +77,7 @@ class Surveyor:
                 if len(page) > 4 * ENTRIES:
                     page = _lowest(page)
         page = _lowest(page)
-        charts = [await self._exact(state, now, layout) for layout in _taken_rows(tallies, rows, maps.TAKEN_ROWS)]
+        charts = [await self._exact(state, now, layout) for layout in rows.layouts(maps.TAKEN_ROWS)]
         charts += await self._charts(state, now, layouts, tallies)
         if strays:
             charts.append(await self._exact(state, now, maps.exact(strays, maps.TAKEN_ROWS)))
@@ -95,14 +94,14 @@ class Surveyor:
         if known is not None and known.space is state.space and began < known.until:
             return known.charts
         tallies = [maps.Tally(layout) for layout in layouts if layout.shift]
-        rows: set[int] = set()
+        rows = _TakenRows(tallies)
         async for at, what in self._taken(state, now, None):
-            rows.add(at >> maps.ROW_BITS << maps.ROW_BITS)
+            rows.add(at)
             for tally in tallies:
                 tally.take(at, what)
-        taken = [await self._exact(state, now, layout) for layout in _taken_rows(tallies, rows, _SMALL_TAKEN_ROWS)]
+        taken = [await self._exact(state, now, layout) for layout in rows.layouts(_SMALL_TAKEN_ROWS)]
         # Of IPv6 a coarse map says nothing: all that is held is in one cell of it.
-        coarse = [layout for layout in layouts if not (layout.shift and intervals.is_v6(layout.rows[0]) and taken)]
+        coarse = [layout for layout in layouts if not (layout.shift and _is_v6(layout) and rows.of(v6=True))]
         charts = (*taken, *await self._charts(state, now, coarse, tallies))
         ended = self._clock.monotonic()
         self._small[state.key] = _Small(state.space, ended + min(_REST * (ended - began), _LONGEST_REST), charts)
@@ -167,6 +166,26 @@ def _lowest(page: list[tuple[int, State]]) -> list[tuple[int, State]]:
     return heapq.nsmallest(ENTRIES, page, key=lambda item: item[0])
 
 
-def _taken_rows(tallies: list[maps.Tally], rows: set[int], most: int) -> list[Layout]:
-    """The first rows of single addresses in which something is taken, for what a coarse map does not tell apart."""
-    return [maps.exact(rows, most)] if tallies and rows else []
+def _is_v6(layout: Layout) -> bool:
+    return intervals.is_v6(layout.rows[0])
+
+
+class _TakenRows:
+    """Rows of single addresses in which something is taken, of the families that have but a coarse map."""
+
+    def __init__(self, tallies: Iterable[maps.Tally]) -> None:
+        self._rows: dict[bool, set[int]] = {_is_v6(tally.layout): set() for tally in tallies}
+
+    def add(self, at: int) -> None:
+        """Note an address that is taken."""
+        rows = self._rows.get(intervals.is_v6(at))
+        if rows is not None:
+            rows.add(at >> maps.ROW_BITS << maps.ROW_BITS)
+
+    def of(self, *, v6: bool) -> set[int]:
+        """Rows of a family."""
+        return self._rows.get(v6, set())
+
+    def layouts(self, most: int) -> list[Layout]:
+        """Return the first rows of each family, IPv4 first."""
+        return [maps.exact(self._rows[v6], most) for v6 in sorted(self._rows) if self._rows[v6]]

@@ -190,7 +190,8 @@ async def _plan(options: argparse.Namespace) -> int:
     for title, lines in (("cannot be done", conflicts), ("note", plan.remarks)):
         if lines:
             print(_comments(title, lines), end="")
-    print(yaml.safe_dump_all(plan.objects, sort_keys=False, allow_unicode=True, explicit_start=True), end="")
+    text = yaml.dump_all(plan.objects, Dumper=output.Dumper, sort_keys=False, allow_unicode=True, explicit_start=True)
+    print(text, end="")
     return console.OK
 
 

@@ -75,17 +75,17 @@ async def run(options: argparse.Namespace) -> int:
                 raise UnusableError("; ".join(conflicts))
             changes = [change.text(names) for change in tagging.plan(wanted, present)]
             for line in changes:
-                print(f"would {line}" if options.dry_run else line)
-            if changes and not options.dry_run:
-                objects = f" and apply {len(planned.objects)} objects to the cluster" if options.objects else ""
-                _ask(options, f"Make these {len(changes)} changes in vCenter {planned.server}{objects}?")
+                print(f"would {line}")
+            progress.step("comparing objects")
+            # Before the tags: an object that the cluster refuses must not be found out after half of the work.
+            different = await _apply(options, planned.objects, dry_run=True) if options.objects else 0
+            if (changes or different) and not options.dry_run:
+                _ask(options, progress, _question(len(changes), planned.server, different))
                 progress.step("setting up tags")
                 await autoconfigure.carry_out(vcenter.tags, wanted, names)
-            if options.objects:
-                if not options.dry_run and not changes:
-                    _ask(options, f"Apply {len(planned.objects)} objects to the cluster?")
                 progress.step("applying objects")
-                await _apply(options, planned.objects)
+                if different:
+                    await _apply(options, planned.objects, dry_run=False)
             progress.step("checking the zones")
             verdicts = {zone.name: await _check(vcenter, zone, as_if_tagged=options.dry_run) for zone in planned.zones}
     ready = "would be ready" if options.dry_run and changes else "ready"
@@ -106,13 +106,15 @@ def read(text: str, where: str) -> Planned:
     """Read a plan; UnusableError when it is not one."""
     try:
         documents = [document for document in yaml.safe_load_all(text) if document is not None]
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that there is not
         raise UnusableError(f"{where} is no YAML: {error}") from None
     objects = [item for document in documents for item in _items(document)]
     domains: dict[str, api.VSphereFailureDomainSpec] = {}
     specs: dict[str, api.VSphereDeploymentZoneSpec] = {}
     for obj in objects:
         kind, name = _identity(obj, where)
+        if name in (domains if kind == api.VSPHERE_FAILURE_DOMAINS.kind else specs):
+            raise UnusableError(f"{where} has two of {kind} {name}")
         try:
             if kind == api.VSPHERE_FAILURE_DOMAINS.kind:
                 domains[name] = msgspec.convert(obj.get("spec"), api.VSphereFailureDomainSpec)
@@ -158,14 +160,24 @@ def _text(filename: str) -> str:
         raise UnusableError(f"cannot read {filename}: {reason}") from None
 
 
-def _ask(options: argparse.Namespace, question: str) -> None:
+def _question(changes: int, server: str, objects: int) -> str:
+    parts = [f"make these {changes} changes in vCenter {server}"] if changes else []
+    if objects:
+        parts.append(f"apply {objects} objects to the cluster")
+    text = " and ".join(parts)
+    return f"{text[0].upper()}{text[1:]}?"
+
+
+def _ask(options: argparse.Namespace, progress: Progress, question: str) -> None:
     if options.yes:
         return
     if not sys.stdin.isatty():
         raise UnusableError("nobody to ask: give --yes, or --dry-run to see what would be done")
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+    with progress.quiet():
+        sys.stderr.write(f"{question} [y/N] ")
+        sys.stderr.flush()
+        answer = sys.stdin.readline()
+    if answer.strip().lower() not in {"y", "yes"}:
         raise UnusableError("nothing was changed")
 
 
@@ -194,19 +206,23 @@ async def _check(vcenter: VCenter, zone: Zone, *, as_if_tagged: bool) -> Verdict
 # -- the cluster ---------------------------------------------------------------------------------------------------
 
 
-async def _apply(options: argparse.Namespace, objects: Sequence[Mapping[str, Any]]) -> None:
+async def _apply(options: argparse.Namespace, objects: Sequence[Mapping[str, Any]], *, dry_run: bool) -> int:
+    """Apply objects, or let the server say what would come of it; returns how many are not as they should be."""
+    different = 0
     connection = await access.connect(options)
     async with Client(connection, user_agent=_FIELD_MANAGER) as client:
         for obj in objects:
             resource = _RESOURCES[obj["kind"]]
             name = obj["metadata"]["name"]
             before = await _present(client, resource, name)
-            after = await _send(client, resource, obj, dry_run=options.dry_run)
-            if _substance(before) == _substance(after):
-                print(f"{resource.kind} {name} is as it should be")
-            else:
+            after = await _send(client, resource, obj, dry_run=dry_run)
+            if _substance(before) != _substance(after):
+                different += 1
                 done = "change" if before else "create"
-                print(f"would {done} {resource.kind} {name}" if options.dry_run else f"{done}d {resource.kind} {name}")
+                print(f"would {done} {resource.kind} {name}" if dry_run else f"{done}d {resource.kind} {name}")
+            elif dry_run:
+                print(f"{resource.kind} {name} is as it should be")
+    return different
 
 
 async def _present(client: Client, resource: Resource, name: str) -> dict[str, Any]:

@@ -73,7 +73,7 @@ async def connect(options: argparse.Namespace, server: str, progress: Progress) 
     try:
         parsed = Server.parse(server)
         trust = _trust(options)
-        credentials = _credentials(options)
+        credentials = _credentials(options, progress)
         async with VCenters() as vcenters:
             progress.step(f"signing in at {parsed}")
             vcenter = vcenters.get(parsed, "command line", credentials, trust)
@@ -95,7 +95,7 @@ def _trust(options: argparse.Namespace) -> Trust:
     return Trust(thumbprint=thumbprint, ca=ca)
 
 
-def _credentials(options: argparse.Namespace) -> Credentials:
+def _credentials(options: argparse.Namespace, progress: Progress) -> Credentials:
     stored = _stored(options.credentials_file) if options.credentials_file else {}
     username = options.username or stored.get("username") or os.environ.get(USERNAME, "")
     if not username:
@@ -105,7 +105,8 @@ def _credentials(options: argparse.Namespace) -> Credentials:
     else:
         password = stored.get("password") or os.environ.get(PASSWORD, "")
     if not password and sys.stdin.isatty():
-        password = getpass.getpass(f"Password of {username}: ")
+        with progress.quiet():
+            password = getpass.getpass(f"Password of {username}: ")
     if not password:
         raise UnusableError(f"no password: give --password-file or --credentials-file, or set {PASSWORD}")
     return Credentials(username, password)
@@ -113,7 +114,8 @@ def _credentials(options: argparse.Namespace) -> Credentials:
 
 def _stored(path: str) -> Mapping[str, str]:
     try:
-        content = yaml.safe_load(_read(path))
+        # Every scalar is text: a password of digits is not the number that YAML would read, in whatever base.
+        content = yaml.load(_read(path), Loader=yaml.BaseLoader)  # noqa: S506 - it makes nothing but text
     except yaml.YAMLError:
         content = None  # its message would show a piece of the file
     if not isinstance(content, dict):

@@ -157,7 +157,15 @@ def _places(datacenter: DatacenterSite, choice: Choice, remarks: list[str]) -> I
         rules = [rule for rule in cluster.rules.rules if rule.vm_group and rule.host_group]
         if not rules:
             remarks.append(f"{cluster.cluster.path} has no VM-host rule, so it gives no zone of hosts")
-        for rule in sorted(rules, key=lambda rule: (rule.host_group, rule.vm_group)):
+        chosen: dict[str, AffinityRule] = {}
+        for rule in sorted(rules, key=lambda rule: (rule.host_group, not rule.enabled, rule.vm_group)):
+            first = chosen.setdefault(rule.host_group, rule)
+            if first is not rule:
+                remarks.append(
+                    f"VM-host rule {rule.name} of {cluster.cluster.path} is for host group {rule.host_group} too: "
+                    f"its zone is that of rule {first.name}"
+                )
+                continue
             if not cluster.rules.host_groups.get(rule.host_group):
                 remarks.append(f"host group {rule.host_group} of {cluster.cluster.path} has no hosts")
             if not rule.enabled:

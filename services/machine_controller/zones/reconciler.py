@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from services.machine_controller import api
 from services.machine_controller.connections import Connection
 from services.machine_controller.contract import is_paused
-from services.machine_controller.vsphere.errors import AuthenticationFailed, VSphereError
+from services.machine_controller.vsphere.errors import AuthenticationFailed, CertificateMismatch, VSphereError
 from services.machine_controller.zones import autoconfigure, identity, metrics
 from services.machine_controller.zones.caches import domain_name
 from services.machine_controller.zones.decide import (
@@ -154,7 +154,7 @@ class ZoneReconciler:
         return (await observe(reached.vcenter, wanted, spec.placement_constraint)).observation
 
     async def _reach(self, zone: KubeObject, server: str) -> _Reached:
-        """Sign in as the first who may; whoever has no usable credentials is passed over."""
+        """Sign in as the first who may; whoever has no usable credentials, or a wrong thumbprint, is passed over."""
         if not server:
             return _Reached(None, "spec.server is missing")
         refused: list[str] = []
@@ -169,7 +169,7 @@ class ZoneReconciler:
                 continue
             try:
                 await vcenter.check()
-            except AuthenticationFailed as error:
+            except (AuthenticationFailed, CertificateMismatch) as error:
                 refused.append(str(error))
             except VSphereError as error:
                 return _Reached(None, str(error))
@@ -265,6 +265,7 @@ class ZoneReconciler:
             said = deleting(zone.metadata.generation, f"Machines {', '.join(users[:_SHOWN])}{more}")
             before = find(view(zone.status, api.VSphereDeploymentZoneStatus).conditions, READY)
             await self._write(zone, (said,), ready=False)
+            metrics.READY.labels(zone.metadata.name).set(0)
             if before is None or before.message != said.message:
                 self._events.event(zone, WARNING, "InUse", f"cannot be deleted: {said.message}", action="Delete")
             return None  # the last of these Machines brings the zone back

@@ -100,6 +100,10 @@ class Store(Generic[T]):
             return ()
         return bucket.keys() if isinstance(bucket, _Bucket) else (bucket,)
 
+    def indexed(self, index: str) -> list[Hashable]:
+        """Return the values of an index under which there is something."""
+        return list(self._buckets[self._positions[index]])
+
     def by_index(self, index: str, value: Hashable) -> list[T]:
         """Return the objects under an index value, oldest first."""
         records = self._records

@@ -45,6 +45,8 @@ def parser():
 WORDS = [
     ([], "", ["show", "shut"]),
     ([], "sho", ["show"]),
+    (["shut"], "", ["bash", "zsh"]),
+    (["shut", "bash"], "", []),
     ([], "x", []),
     (["show"], "--a", ["--all"]),
     (["show"], "", []),

@@ -10,6 +10,7 @@ import pytest
 from services.doctor import checks, definitions, objects, rights, trial
 from services.doctor.finding import Finding, Level
 from services.doctor.seen import (
+    Books,
     Denied,
     Endpoint,
     Hook,
@@ -55,6 +56,28 @@ def test_what_could_not_be_read_is_said_whatever_was_chosen():
 def test_a_check_without_a_finding_says_so():
     found = checks.run(Seen(now=NOW), ["pools", "claims"])
     assert found == [Finding(Level.INFO, name, "", checks.NOTHING) for name in ("pools", "claims")]
+
+
+def test_whatever_goes_by_the_webhooks_namespaces_reads_the_services():
+    for name in ("admission", "presets"):
+        assert "services" in checks.parts([name])
+
+
+def test_an_object_of_another_shape_ends_one_check_and_not_the_others():
+    pool = obj({"apiVersion": "v1", "kind": "IPAddress", "metadata": {"name": "odd", "namespace": "a"}, "spec": [1]})
+    seen = Seen(now=NOW, books=Books((), (), (pool,), ()))
+    found = checks.run(seen, ["pools", "claims"])
+    assert [(str(item.level), item.check) for item in found] == [("error", "pools"), ("ok", "claims")]
+    assert "IPAddress a/odd" in found[0].what
+
+
+@pytest.mark.parametrize(
+    "flags", [{"no-leader-election": ("true",)}, {"leader-election": ("false",)}], ids=["flag", "variable"]
+)
+def test_a_service_that_elects_nobody_needs_no_lease(flags):
+    asked = [str(question) for question in rights.questions(service(flags=flags))]
+    assert not any("leases" in each for each in asked)
+    assert levels("leaders", Seen(now=NOW, services=[service(flags=flags)])) == []
 
 
 # -- definitions ---------------------------------------------------------------------------------------------------

@@ -105,6 +105,12 @@ def test_claims_that_wait_are_told_by_reason(kind):
     assert found[1][1].endswith("a/c2 and 2 more")
 
 
+def test_a_claim_with_a_reference_to_nothing_waits():
+    claim = waiting(capi_claim, "PoolExhausted")
+    claim["status"]["addressRef"] = {"name": ""}
+    assert levels("claims", Seen(now=NOW, books=books(claims=[claim]))) == ["warning"]
+
+
 @pytest.mark.parametrize(
     "claim",
     [

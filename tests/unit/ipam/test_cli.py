@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -178,6 +179,7 @@ ENDINGS = {
     ),
     "no answer": (errors.RequestTimeout("slow"), UNUSABLE, "check that it is up and that the kubeconfig names it\n"),
     "an object of another shape": (msgspec.ValidationError("Expected `str`"), UNUSABLE, "deploy/crds\n"),
+    "a page instead of an answer": (msgspec.DecodeError("malformed"), UNUSABLE, "a login page before it?\n"),
     "Ctrl-C": (KeyboardInterrupt(), INTERRUPTED, "prog: interrupted\n"),
 }
 
@@ -276,3 +278,38 @@ def test_progress_counts_and_cleans_up_after_itself():
         progress.tick()
     assert screen.getvalue().startswith("\r\x1b[Kcreating 1/7 (3 s)")
     assert screen.getvalue().endswith("\r\x1b[K")
+
+
+def test_progress_does_not_write_over_a_question():
+    now = [0.0]
+    screen = Screen(terminal=True)
+    progress = Progress(screen, clock=lambda: now[0])
+    progress.step("signing in")
+    now[0] = 3.0
+    progress.tick()
+    with progress.quiet():
+        screen.write("Make these changes? [y/N] ")
+        now[0] = 9.0
+        progress.tick()
+        assert screen.getvalue().endswith("\r\x1b[KMake these changes? [y/N] ")
+    progress.tick()
+    assert screen.getvalue().endswith("\r\x1b[Ksigning in (9 s)")
+
+
+def test_what_other_yaml_readers_take_for_a_number_is_quoted():
+    text = output.structured({"hash": "5894e6", "also": "1e3", "word": "e6", "plain": "10.0.0.1"}, "yaml")
+    assert text == "hash: '5894e6'\nalso: '1e3'\nword: e6\nplain: 10.0.0.1\n"
+
+
+def test_an_export_goes_to_what_a_link_points_to_and_into_a_pipe(tmp_path):
+    link, target, pipe = tmp_path / "link", tmp_path / "target", tmp_path / "pipe"
+    target.write_text("old")
+    link.symlink_to(target)
+    ipam._write_file(link, ["new"])
+    assert (link.is_symlink(), target.read_text()) == (True, "new")
+    os.mkfifo(pipe)
+    with os.fdopen(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)) as reader:
+        ipam._write_file(pipe, ["piped"])
+        assert (pipe.is_fifo(), reader.read()) == (True, "piped")
+    with pytest.raises(UnusableError, match="cannot write"):
+        ipam._write_file(tmp_path, ["x"])

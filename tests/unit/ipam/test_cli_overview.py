@@ -81,6 +81,17 @@ def test_a_status_that_differs_from_what_is_there_is_called_behind(status, expec
     assert row.status == expected
 
 
+def test_a_status_that_cannot_be_read_is_called_behind():
+    (row,) = pool_rows(snapshot(pool(status={"ipAddresses": {"total": "9"}}, **TEN)), NOON)
+    assert (row.status, row.ready) == ("behind", True)
+
+
+def test_a_pool_is_not_ready_for_every_reason_for_which_the_allocator_serves_nobody():
+    (row,) = pool_rows(snapshot(pool(namePrefix="Bad_Name")), NOON)
+    assert (row.ready, row.reason) == (False, "InvalidSpec")
+    assert "spec.namePrefix" in row.message
+
+
 def test_pools_of_a_namespace_come_with_those_of_no_namespace():
     rows = pool_rows(snapshot(pool("x", "a"), pool("y", "b"), pool("z", "")), NOON)
     assert [str(row.key) for row in rows] == ["GlobalIPPool z", "IPPool a/x", "IPPool b/y"]
@@ -269,6 +280,7 @@ def test_a_bar_is_empty_or_full_only_when_that_is_so(fill, expected):
         ("2025-12-30T12:00:01Z", "47h"),
         ("2025-12-30T12:00:00Z", "2d"),
         ("2023-01-01T12:00:00Z", "3y"),
+        ("0000-01-01T00:00:00Z", ""),
     ],
 )
 def test_an_age_is_short(since, expected):

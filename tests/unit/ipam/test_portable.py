@@ -192,6 +192,10 @@ def test_an_object_that_comes_twice_has_to_say_the_same():
         ),
         ("{apiVersion: ipam.metal3.io/v1alpha1, kind: IPPool, metadata: {name: 7, namespace: a}}", "document 1: "),
         ("{1: 2, kind: IPPool}", "document 1: "),
+        ("{kind: IPPoolList, items: 5}", "document 1: items has to be a list"),
+        ("{kind: List, items: {a: 1}}", "document 1: items has to be a list"),
+        ("a: 2026-13-45", "not YAML: month must be in"),
+        ("&a [*a]", "document 1: "),
     ],
 )
 def test_what_is_no_stream_is_refused_with_its_place(text, message):

@@ -365,3 +365,44 @@ def test_every_state_has_its_colors():
 def test_the_error_page_is_well_formed():
     page = Read(document.message(EVIL, EVIL))
     assert EVIL in page.text
+
+
+async def test_of_a_pool_of_both_families_the_held_addresses_of_both_are_shown(site):
+    site.pool("pool", {"subnet": "10.0.0.0/24"}, {"subnet": "2001:db8::/64"})
+    for number in range(1, 255):
+        site.bound(f"m-{number}", f"10.0.0.{number}")
+    site.bound("six", "2001:db8::5")
+    page = await site.ready().get(POOL)
+    titles = [attributes.get("title") for attributes, _ in page.all("td")]
+    assert "2001:db8::5: held (IPClaim ns/six)" in titles
+    assert titles.count("10.0.0.7: held (IPClaim ns/m-7)") == 1
+    ((small, _),) = (await site.get("/")).all("svg", "small-map")
+    assert "255 held" in small["aria-label"]
+
+
+async def test_claims_of_a_pool_that_is_gone_are_told_apart_by_whether_they_leave(site):
+    small_pool(site)
+    leaving = {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ("example.com/backup",)}
+    site.claim("seeks", "gone")
+    site.claim("leaves", "gone", **leaving)
+    site.bound("was-bound", "10.9.9.9", "gone", **leaving)
+    page = await site.ready().get("/")
+    assert "1 claim waits for an address; 2 are being deleted and not gone" in page.text
+
+
+async def test_a_pool_with_a_mistake_comes_before_one_that_is_full(site):
+    says = ("AddressesAvailable", "PoolExhausted")
+    site.pool("full", {"start": "10.4.0.1", "end": "10.4.0.1"}, domain="full", says=says)
+    site.bound("holder", "10.4.0.1", "full", domain="full")
+    site.pool("broken", {"start": "10.5.0.1", "end": "10.5.0.9"}, domain="broken", says=("Ready", "InvalidSpec"))
+    page = await site.ready().get("/")
+    names = [text for attributes, text in page.all("a") if attributes.get("id", "").startswith("IPPool-ns-")]
+    assert names == ["ns/broken", "ns/full"]
+
+
+async def test_an_address_that_two_pools_cover_is_counted_once_in_the_totals(site):
+    small_pool(site)
+    site.pool("other", {"start": "10.0.0.0", "end": "10.0.0.31"})
+    site.bound("one", "10.0.0.2", "other")
+    report = json.loads((await site.ready().page.show(("status.json",), {})).body)
+    assert report["totals"]["used"] == 1

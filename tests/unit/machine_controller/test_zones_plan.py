@@ -8,7 +8,7 @@ import yaml
 
 from services.console import UnusableError
 from services.machine_controller import api
-from services.machine_controller.cli import zonesapply, zonesplan
+from services.machine_controller.cli import zonesapply, zonesconnect, zonesplan
 from services.machine_controller.cli.zonesite import ClusterSite, DatacenterSite, Site
 from services.machine_controller.cli.zonesplan import Choice, slug
 from services.machine_controller.vsphere.values import (
@@ -102,6 +102,18 @@ def test_the_hosts_of_a_rule_become_a_zone_of_their_clusters_region():
 def test_a_rule_that_keeps_no_machine_in_place_is_remarked(found, remark):
     site = Site("vc", (datacenter("/dc", cluster("/dc/host/c1", rules=found)),))
     assert remark in zonesplan.make(site, Choice(by="hosts")).remarks
+
+
+def test_two_rules_for_one_host_group_are_one_zone_and_that_is_remarked():
+    found = rules()
+    more = AffinityRule("a second", "other", "rack a", enabled=True)
+    off = AffinityRule("an old one", "gone", "rack a", enabled=False)
+    several = ClusterRules(found.vm_groups, found.host_groups, (off, more, *found.rules))
+    site = Site("vc", (datacenter("/dc", cluster("/dc/host/c1", rules=several)),))
+    plan, domains, _ = planned(site, by="hosts")
+    assert [each["spec"]["topology"]["hosts"]["vmGroupName"] for each in domains.values()] == ["other"]
+    remarks = [remark for remark in plan.remarks if "too: its zone is that of rule a second" in remark]
+    assert [remark.split(" of ")[0] for remark in remarks] == ["VM-host rule keep", "VM-host rule an old one"]
 
 
 def test_a_datacenter_becomes_a_zone_and_names_its_cluster_if_it_has_but_one():
@@ -240,6 +252,9 @@ def changed(at, **fields):
     ("text", "complaint"),
     [
         ("a: [", "plan.yaml is no YAML"),
+        ("a: 2026-13-45", "plan.yaml is no YAML"),
+        (yaml.safe_dump_all([*PLAN, PLAN[0]]), "plan.yaml has two of VSphereFailureDomain dc-c1"),
+        (yaml.safe_dump_all([*PLAN, PLAN[1]]), "plan.yaml has two of VSphereDeploymentZone dc-c1"),
         ("just text", "plan.yaml has an object that is neither of VSphereFailureDomain, VSphereDeploymentZone"),
         ("", "plan.yaml has to have zones of one vCenter, and has none"),
         (yaml.safe_dump(PLAN[0]), "plan.yaml has to have zones of one vCenter, and has none"),
@@ -261,3 +276,22 @@ def test_a_plan_of_two_vcenters_is_refused():
     other = zonesplan.make(ONE._replace(server="vc2"), Choice(name_prefix="b")).objects
     with pytest.raises(UnusableError, match="zones of one vCenter, and has vc, vc2"):
         zonesapply.read(yaml.safe_dump_all([*PLAN, *other]), "plan.yaml")
+
+
+@pytest.mark.parametrize("password", ["012345", "yes", "1_000", "12:30", "007", "~", "2026-01-01"])
+def test_a_password_in_a_file_is_the_text_that_stands_there(password, tmp_path):
+    file = tmp_path / "credentials"
+    file.write_text(f"username: u\npassword: {password}\n")
+    assert zonesconnect._stored(str(file)) == {"username": "u", "password": password}
+
+
+@pytest.mark.parametrize(
+    ("changes", "objects", "question"),
+    [
+        (3, 0, "Make these 3 changes in vCenter vc?"),
+        (0, 2, "Apply 2 objects to the cluster?"),
+        (3, 2, "Make these 3 changes in vCenter vc and apply 2 objects to the cluster?"),
+    ],
+)
+def test_a_question_names_all_that_would_be_done(changes, objects, question):
+    assert zonesapply._question(changes, "vc", objects) == question

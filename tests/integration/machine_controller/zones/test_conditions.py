@@ -187,6 +187,13 @@ async def _calls(world):
     return world.sim.stats()["calls"]["RetrievePropertiesEx"]
 
 
+async def test_a_cluster_with_a_wrong_thumbprint_does_not_keep_a_zone_from_others(world):
+    await world.tagged()
+    wrong = {"thumbprint": "00:" * 31 + "00", "identityRef": {"kind": "Secret", "name": "vcenter"}}
+    await world.create(world.vsphere_cluster("a", failureDomainSelector={}, **wrong), world.domain(), world.zone())
+    await world.ready()
+
+
 async def test_a_disabled_rule_does_not_stop_anybody_and_is_told(world):
     hosts = await world.hosts("vms", world.name("rack"))
     await world.tagged()
