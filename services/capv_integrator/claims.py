@@ -138,7 +138,9 @@ class ClaimWriter:
             bare = without_finalizers(obj, {api.CLAIM_FINALIZER})
             if bare is not obj:
                 store.observe(await self._client.update(resource, bare))
-        except NotFound:
+        except NotFound as error:
+            if not error.is_of(obj.metadata.name):
+                raise  # not the claim is unknown but its kind, as while its definition changes
             store.forget(obj.key, obj.metadata.uid)
             return
         finally:

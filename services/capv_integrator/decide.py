@@ -104,7 +104,7 @@ def decide(world: World, taken: Taken) -> Plan:
     waiting = {place.name for place in world.places}
     idle = [c for c in world.claims if c.place not in waiting and c not in kept and _ours_to_end(c)]
     used = [claim for served in places for claim in served.used if claim not in kept]
-    refusal = next((served.refusal for served in places if served.refusal is not None), None)
+    refusal = next((served.refusal for served in places if served.refusal is not None), None) or _lost(world, kept)
     unserved = next((served for served in places if not served.complete), None)
     silent = WAITING_FOR_ADDRESS if unserved is not None else ""
     return Plan(
@@ -131,10 +131,30 @@ def _gone(world: World) -> Plan:
 
 def _kept(world: World, owner: KubeObject) -> list[Claim]:
     """Claims whose addresses were written into the owner: it says so itself, or it has the address."""
-    recorded = words((owner.metadata.annotations or {}).get(api.CLAIMS_ANNOTATION, ""))
+    recorded = _recorded(owner)
     return [
         c for c in world.claims if c.name in recorded or (c.address is not None and c.address.text in world.in_spec)
     ]
+
+
+def _lost(world: World, kept: Sequence[Claim]) -> Refusal | None:
+    """Say that a claim is gone whose address was written, so that the address may be given to somebody else."""
+    assert world.owner is not None
+    covered = {c.address.text for c in kept if c.address is not None}
+    bare = sorted(world.in_spec - covered)
+    known = {c.name for c in world.claims}
+    lost = [name for name in _recorded(world.owner) if name not in known]
+    if not lost or not bare or not world.kinds:
+        return None
+    message = (
+        f"claim {', '.join(lost)}, whose address was written here, does not exist any more: nothing keeps "
+        f"{', '.join(bare)} from being given to somebody else; reserve it, or replace what uses it"
+    )
+    return Refusal("ClaimMissing", message)
+
+
+def _recorded(owner: KubeObject) -> tuple[str, ...]:
+    return words((owner.metadata.annotations or {}).get(api.CLAIMS_ANNOTATION, ""))
 
 
 def _incomplete(claims: Sequence[Claim], owner: KubeObject) -> tuple[Claim, ...]:
@@ -161,7 +181,11 @@ class _Serving:
         self._world = world
         self._kept = kept
         self._taken = taken
-        self._mine = [c for c in world.claims if c.place == place.name]
+        # Devices may be put in another order: an address that one has is not another's, whatever its place.
+        self._mine = [c for c in world.claims if c.place == place.name and not self._in_use(c)]
+
+    def _in_use(self, claim: Claim) -> bool:
+        return claim.address is not None and claim.address.text in self._world.in_spec
 
     def plan(self) -> _Serving:
         live = [c for c in self._mine if not c.obj.deleting or c in self._kept]
@@ -244,8 +268,15 @@ class _Serving:
             self._refuse(kind)
             return
         new = NewClaim(kind, self.place.name, family, pool)
-        if any(c.name == name_of(self._world.key, new) for c in self._world.claims):
-            return  # its predecessor is on its way out
+        before = next((c for c in self._world.claims if c.name == name_of(self._world.key, new)), None)
+        if before is not None and self._in_use(before):
+            message = (
+                f"its claim {before.name} has the address of another device, which was in its place before: "
+                "put new devices behind the others, or give one of them ipAddrs"
+            )
+            self._refuse(Refusal("ClaimInUse", message))
+        if before is not None:
+            return  # or its predecessor is on its way out
         self.create.append(new)
 
     def _usable(self, claim: Claim) -> bool:

@@ -12,8 +12,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from services.capv_integrator import api, names, pools, waiting
+from services.capv_integrator.annotations import words
 from services.capv_integrator.caches import CLUSTER, MACHINE, cluster_of, cluster_paused, reference
-from services.capv_integrator.claimobjects import Claim, is_paused, read_address
+from services.capv_integrator.claimobjects import Claim, claim_of_address, is_paused, read_address
 from services.capv_integrator.decide import Place, World
 from services.capv_integrator.poolobjects import dns_servers, search_domains
 from services.capv_integrator.pools import Seeker, Source
@@ -103,8 +104,11 @@ def _cluster(caches: Caches, world: World, owner: KubeObject) -> World:
     if cluster is None:
         return world._replace(blocked="" if host else "WaitingForCluster")
     world = world._replace(paused=world.paused or cluster_paused(cluster), cluster=cluster.metadata.name)
-    # An endpoint that the Cluster has already is somebody else's choice.
-    if host or view(cluster.spec, api.ClusterSpec).control_plane_endpoint.host:
+    # An endpoint that the Cluster has already is somebody else's choice, unless it is one of ours that was wiped here.
+    known = view(cluster.spec, api.ClusterSpec).control_plane_endpoint.host
+    recorded = words((owner.metadata.annotations or {}).get(api.CLAIMS_ANNOTATION, ""))
+    ours = {c.address.text for c in world.claims if c.name in recorded and c.address is not None}
+    if host or (known and known not in ours):
         return world
     seeker = Seeker(
         world.key.namespace,
@@ -129,7 +133,9 @@ def since(caches: Caches, key: OwnerKey) -> str | None:
 
 def _with_address(caches: Caches, claim: Claim) -> Claim:
     obj = caches.stores.addresses[claim.obj.kind].get(claim.bound) if claim.bound is not None else None
-    address = read_address(obj) if obj is not None else None
+    # Of a status that a backup or somebody else has written, the IPAddress may be another claim's by now.
+    mine = obj is not None and claim_of_address(obj) == claim.obj.key
+    address = read_address(obj) if obj is not None and mine else None
     if address is None:
         return claim
     pool = caches.book.get(claim.pool)

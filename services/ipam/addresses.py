@@ -2,7 +2,7 @@
 
 Responsible for: every create, update and delete of an IPAddress.
 Invariants: the spec of an IPAddress is never changed; one that belongs to another claim is never touched.
-Must not know: reservations, why an address is given or returned.
+Must not know: what is reserved, why an address is given or returned.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from services.ipam import api, kinds
 from services.ipam.kinds import CAPI
-from services.ipam.poolobjects import read_pool_spec
+from services.ipam.reservations import LostRaceError
 from services.runtime.controller import ReconcileError
 from services.runtime.kube.errors import AlreadyExists, NotFound
 from services.runtime.kube.objects import KubeObject, ObjectKey, without_finalizers
@@ -34,7 +34,8 @@ class AddressWriter:
     async def ensure(self, claim: Claim, pool: Pool, holdings: tuple[Holding, ...], at: int) -> KubeObject:
         """Return the claim's IPAddress at a point: the one it has, made complete, or a new one.
 
-        Raises ReconcileError when every name it could have belongs to somebody else.
+        Raises ReconcileError when every name it could have belongs to somebody else, LostRaceError when it turns out
+        that the claim has another address.
         """
         kind = claim.key.kind
         store = self._caches.addresses[kind]
@@ -48,8 +49,7 @@ class AddressWriter:
         if existing is not None:
             return await self._complete(claim, pool_obj, existing)
         space = pool.state.space
-        prefix = read_pool_spec(pool_obj)[0].name_prefix
-        names = kinds.address_names(claim, prefix, pool.state.domain, at)
+        names = kinds.address_names(claim, pool.name_prefix, pool.state.domain, at)
         if claim.bound and kind != CAPI:
             # It vanished under a claim that was told its name.
             names = (claim.bound, *names)
@@ -61,9 +61,12 @@ class AddressWriter:
                 obj = await self._client.get(api.resource_of(obj), name, claim.key.namespace)
                 store.observe(obj)
                 holding = kinds.read_address(kind, obj)
-                if holding is not None and holding.claim == claim.key and holding.at == at:
-                    return await self._complete(claim, pool_obj, obj)
-                continue
+                if holding is None or holding.claim != claim.key:
+                    continue
+                if holding.at != at:
+                    # The watch is behind: the claim has an address already, which has to be decided upon.
+                    raise LostRaceError from None
+                return await self._complete(claim, pool_obj, obj)
             store.observe(obj)
             return obj
         raise ReconcileError(f"{claim.key}: an IPAddress named {' or '.join(names)} exists and is not this claim's")

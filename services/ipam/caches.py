@@ -13,7 +13,7 @@ import itertools
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from services.ipam import kinds
+from services.ipam import api, kinds
 from services.ipam.api import ClaimKey, PoolKey
 from services.ipam.kinds import CAPI, METAL3
 from services.ipam.poolobjects import RESOURCES, cluster_paused, pool_cluster_name, pool_key, read_pool
@@ -25,6 +25,7 @@ from services.runtime.kube.objects import KubeObject, ObjectKey
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from services.ipam.api import PoolSpec
     from services.ipam.ledger import Ledger
     from services.ipam.slots import Holding
 
@@ -54,6 +55,10 @@ class Caches:
         self._sequence = itertools.count()
         self.tenants: dict[PoolKey, Counter[str]] = {}
         """Number of IPAddresses of each pool by namespace, other than its own."""
+        self.specs: dict[PoolKey, PoolSpec] = {}
+        """Of each pool, as it was read: a long one would take too long to be read again for each claim."""
+        self.restored: set[ClaimKey] = set()
+        """Claims that came with marks of being served while nothing of theirs was there: as from a backup."""
         self.arrivals: dict[ClaimKey, int] = {}
         """Order in which claims without an address were first seen, to tell apart those created in the same second."""
         self.pools = {kind: Store[KubeObject](kind, {"cluster": _pool_cluster}) for kind in RESOURCES}
@@ -62,7 +67,10 @@ class Caches:
             for kind in (METAL3, CAPI)
         }
         self.addresses = {
-            kind: Store[KubeObject](f"IPAddress of {kind}", {"claim": _address_claim(kind)}) for kind in (METAL3, CAPI)
+            kind: Store[KubeObject](
+                f"IPAddress of {kind}", {"claim": _address_claim(kind), "cluster": _address_cluster}
+            )
+            for kind in (METAL3, CAPI)
         }
         self.reservations = Store[KubeObject](
             "IPReservation", {"held": _held_by, "last": _released_by, "released": _released_through}
@@ -129,8 +137,15 @@ class Caches:
         if after is not None:
             self.ledger.set_reservation(*after)
         for item in (before, after):
-            if item is not None and item[2].use is Use.HELD and item[2].claim is not None:
-                self._queue_claim(item[2].claim)
+            if item is None:
+                continue
+            domain, at, reservation = item
+            if reservation.use is Use.HELD and reservation.claim is not None:
+                self._queue_claim(reservation.claim)
+            slot = self.ledger.slot(domain, at)
+            for holding in slot.holdings if slot is not None else ():
+                if holding.claim != reservation.claim:  # whose address it was that somebody else had reserved
+                    self._queue_claim(holding.claim)
         if after is not None and after[2].use is Use.RELEASED and after[2].pool is not None:
             pool = after[2].pool
             if self._watches(pool.namespace) and self.pool(pool) is None:
@@ -164,11 +179,16 @@ class Caches:
         key = ClaimKey(kind, obj.metadata.namespace, obj.metadata.name)
         if new is None:
             self.arrivals.pop(key, None)
+            self.restored.discard(key)
             self.ledger.stop_waiting(key)
         elif not kinds.read_claim(kind, new).bound:
             self.arrivals.setdefault(key, next(self._sequence))
         else:
             self.arrivals.pop(key, None)
+        if new is not None and (old is None or old.metadata.uid != new.metadata.uid) and self.claims[kind].synced:
+            claim = kinds.read_claim(kind, new)
+            if claim.protected or claim.bound:
+                self.restored.add(key)
         self._queue_claim(key)
 
     def _pool_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
@@ -177,12 +197,19 @@ class Caches:
         key = pool_key(obj)
         if new is None:
             self.ledger.remove_pool(key)
+            self.specs.pop(key, None)
             self._queue_waiting(key)
         else:
             if old is None or old.spec != new.spec:
                 spec, space = read_pool(new)
                 random_order = spec.allocation_strategy == "random"
+                domain = self.specs[key].domain if key in self.specs else None
                 self.ledger.set_pool(key, spec.domain, space, random_order=random_order)
+                self.specs[key] = spec
+                # Those that wait are woken by the ledger; of those that have an address only these may be concerned.
+                same = spec.domain == domain
+                for claim in self.ledger.claims_through(key, {spec.domain, domain or spec.domain}, bare=same):
+                    self._queue_claim(claim)
             if old is None or _serving(old) != _serving(new):
                 self._queue_waiting(key)
         if old is None or new is None or old.status == new.status:
@@ -199,6 +226,12 @@ class Caches:
         for kind, claims in self.claims.items():
             for key in list(claims.keys("cluster", obj.key)):
                 self._queue_claim(ClaimKey(kind, key.namespace, key.name))
+        for kind, addresses in self.addresses.items():
+            # Of claims that are gone, which no list of claims has any more.
+            for item in addresses.by_index("cluster", obj.key):
+                holding = kinds.read_address(kind, item)
+                if holding is not None and self.claim(holding.claim) is None:
+                    self._queue_claim(holding.claim)
         for kind, pools in self.pools.items():
             for key in list(pools.keys("cluster", obj.key)):
                 pool = PoolKey(kind, key.namespace, key.name)
@@ -247,6 +280,11 @@ def _address_claim(kind: str) -> Callable[[KubeObject], tuple[ClaimKey, ...]]:
         return (holding.claim,) if holding is not None else ()
 
     return index
+
+
+def _address_cluster(obj: KubeObject) -> tuple[ObjectKey, ...]:
+    name = (obj.metadata.labels or {}).get(api.CLUSTER_NAME_LABEL, "")
+    return (ObjectKey(obj.metadata.namespace, name),) if name else ()
 
 
 def _held_by(obj: KubeObject) -> tuple[ClaimKey, ...]:

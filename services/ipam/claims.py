@@ -148,18 +148,20 @@ class ClaimReconciler:
         self._started_elsewhere.pop(world.key, None)
 
     def _settling(self, world: World) -> float:
-        """Seconds to leave a claim alone that carries our finalizer, put on by somebody else, and nothing more.
+        """Seconds to leave a claim alone that carries our finalizer or names an address, by somebody else, and no more.
 
-        After a restore, its IPAddress and IPReservation may be on their way through the other watches: without the
-        pause it would be given a second address. Without a common Lease another replica may be at it; there it only
-        saves work.
+        Its IPAddress and IPReservation may be on their way through the other watches: without the pause it would be
+        given a second address. Without a common Lease another replica may be at it; there it only saves work. One that
+        came like that is from a backup, and a restore may bring its IPAddress a good while later.
         """
         claim = world.claim
         assert claim is not None
-        if not claim.protected or world.holdings or world.key in self._started_here:
+        if not (claim.protected or claim.bound) or world.holdings or world.key in self._started_here:
             return 0.0
+        restored = world.key in self._caches.restored and not world.reserved
+        seconds = max(self._orphan_grace, self._settle_seconds) if restored else self._settle_seconds
         elapsed = self._clock.monotonic()
-        return self._settle_seconds - (elapsed - self._started_elsewhere.setdefault(world.key, elapsed))
+        return seconds - (elapsed - self._started_elsewhere.setdefault(world.key, elapsed))
 
     # Refusing
 
@@ -175,11 +177,12 @@ class ClaimReconciler:
             again = max(0.0, refusal.until - world.now) if refusal.until is not None else None
         else:
             self._ledger.stop_waiting(claim.key)
-        # A claim that has an IPAddress is refused only while its pool is not there, and keeps it.
-        for obj in () if world.holdings else self._caches.reservations.by_index("held", claim.key):
+        # What it was told of it keeps: somebody may use the address, whatever became of the IPAddress or the pool.
+        told = bool(claim.bound and world.reserved)
+        for obj in () if world.holdings or told else self._caches.reservations.by_index("held", claim.key):
             await self._reservations.let_go(world.key, obj, keep=False)
         before = kinds.ready(claim)
-        obj = kinds.refused(claim, decision.reason, decision.message, self._clock.now())
+        obj = kinds.refused(claim, decision.reason, decision.message, self._clock.now(), told=told)
         if obj is not claim.obj:
             await self._write(claim.key.kind, obj, self._client.update_status)
             if before is None or (before.reason, before.message) != (decision.reason, decision.message):
@@ -209,6 +212,8 @@ class ClaimReconciler:
         finally:
             if not mine:
                 self._ledger.settle(domain, at)
+        if not world.holdings and self._ledger.pools.get(pool.state.key) is not pool.state:
+            raise LostRaceError  # the pool was edited meanwhile, and may be in another domain
         try:
             address = await self._addresses.ensure(claim, pool, world.holdings, at)
         except Forbidden as error:
@@ -222,6 +227,11 @@ class ClaimReconciler:
             obj = self._caches.reservations.get(ObjectKey("", kinds.reservation_name(domain, point)))
             if obj is not None:
                 await self._reservations.let_go(claim.key, obj, keep=False)
+        for name in world.elsewhere:
+            obj = self._caches.reservations.get(ObjectKey("", name))
+            if obj is not None:
+                await self._reservations.let_go(claim.key, obj, keep=False)
+        self._caches.restored.discard(claim.key)
         self._forget(world)
 
     async def _protect(self, claim: Claim) -> Claim:
@@ -229,8 +239,9 @@ class ClaimReconciler:
         if claim.protected:
             return claim
         obj = with_finalizer(claim.obj, api.CLAIM_FINALIZERS[claim.key.kind][0])
+        written = await self._write(claim.key.kind, obj, self._client.update)
         self._started_here.add(claim.key)
-        return claim._replace(obj=await self._write(claim.key.kind, obj, self._client.update))
+        return claim._replace(obj=written)
 
     async def _report_bound(self, claim: Claim, address: KubeObject, at: int) -> None:
         before = kinds.ready(claim)

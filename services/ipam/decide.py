@@ -3,7 +3,7 @@
 Responsible for: the rules of the Cluster API IPAM contract and metal3's, in order of precedence; each rule is one
 branch of `decide`.
 Invariants: a claim that has an address keeps it; a paused one is left alone; nothing is returned while somebody else's
-finalizer says that it is in use; a refused claim holds nothing but an IPAddress that it already had.
+finalizer says that it is in use; a refused claim holds nothing but what it already had been told.
 Must not know: the API server, stores, the clock (`World.now` is Unix seconds).
 """
 
@@ -73,6 +73,8 @@ class World(NamedTuple):
     """An IPAddress of another provider has the name that this claim's has to have."""
     stranded: bool = False
     """Its namespace is being deleted, so that no IPAddress can be created there."""
+    elsewhere: tuple[str, ...] = ()
+    """Names of IPReservations it holds in other domains than its pool's, which was moved; let go once it is bound."""
 
 
 class Leave(NamedTuple):
@@ -125,7 +127,7 @@ def decide(world: World, choose: Choose) -> Decision:
         return Release()
     if claim.obj.deleting:
         return _deleted(world, claim)
-    if world.complete and len(world.holdings) == 1 and len(world.reserved) <= 1:
+    if world.complete and len(world.holdings) == 1 and len(world.reserved) <= 1 and not world.elsewhere:
         return Leave("it has its address")
     if world.name_taken:
         message = f"IPAddress {claim.key.namespace}/{claim.key.name} exists and was not made for this claim: remove it"
@@ -139,7 +141,7 @@ def decide(world: World, choose: Choose) -> Decision:
             return Leave("it has its address and the pool is gone")
         return Refuse(api.POOL_NOT_READY, "PoolNotFound", f"{claim.pool} does not exist")
     if kept is not None:
-        return _keep(world, claim, world.pool, kept)
+        return _keep(world, claim, world.pool, kept, choose)
     refusal = _not_served(world, claim, world.pool)
     if refusal is not None:
         return refusal
@@ -184,11 +186,17 @@ def _kept(world: World, claim: Claim) -> Bind | None:
     return None
 
 
-def _keep(world: World, claim: Claim, pool: Pool, kept: Bind) -> Decision:
+def _keep(world: World, claim: Claim, pool: Pool, kept: Bind, choose: Choose) -> Decision:
     if kept.at not in world.reserved and not serves(pool.state.key, pool.allowed_namespaces, claim.key):
         # Whoever may write IPAddresses could have made it: one that the ledger does not know of opens no pool.
         return _not_allowed(claim.key, pool)
-    return kept if world.holdings else _with_settings(pool, claim, kept.at)
+    if world.holdings:
+        return kept
+    if claim.bound or pool.state.space.is_assignable(kept.at):
+        return _with_settings(pool, claim, kept.at)
+    # Nobody was told of it, and the pool gives it to nobody any more.
+    decision = _not_served(world, claim, pool) or _allocate(world, claim, pool, choose)
+    return decision._replace(surplus_reserved=world.reserved) if isinstance(decision, Bind) else decision
 
 
 def _not_served(world: World, claim: Claim, pool: Pool) -> Refuse | None:

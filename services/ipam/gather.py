@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from services.ipam import api, kinds
 from services.ipam.decide import ClusterState, Pool, World
-from services.ipam.poolobjects import cluster_paused, pool_cluster_name, read_pool_spec
+from services.ipam.poolobjects import cluster_paused, pool_cluster_name
 from services.ipam.slots import Use
 from services.runtime.kube.objects import ObjectKey
 
@@ -34,10 +34,13 @@ def gather(caches: Caches, key: ClaimKey, now: float, gone_for: float, orphan_gr
     pool = gather_pool(caches, claim.pool) if claim is not None and claim.pool is not None else None
     domain = pool.state.domain if pool is not None else None
     reserved = {}
+    elsewhere = []
     for item in caches.reservations.by_index("held", key):
         read = kinds.read_reservation(item)
         if read is not None and domain in {None, read[0]}:
             reserved[read[1]] = read[2].pool
+        elif read is not None:
+            elsewhere.append(item.metadata.name)
     if claim is None:
         names = {(o.metadata.labels or {}).get(api.CLUSTER_NAME_LABEL, "") for o in objects}
         states = {cluster_state(caches, key.namespace, name) for name in names}
@@ -57,6 +60,7 @@ def gather(caches: Caches, key: ClaimKey, now: float, gone_for: float, orphan_gr
         pool=pool,
         holdings=ours,
         reserved=tuple(reserved),
+        elsewhere=tuple(elsewhere),
         sticky=_sticky(caches, key, domain) if bare and pool is not None else None,
         gone_for=gone_for,
         orphan_grace=orphan_grace,
@@ -73,11 +77,11 @@ def gather_pool(caches: Caches, key: PoolKey) -> Pool | None:
     state = caches.ledger.pools.get(key)
     if obj is None or state is None:
         return None
-    spec = read_pool_spec(obj)[0]
+    spec = caches.specs[key]
     return Pool(
         state=state,
         paused=kinds.is_paused(obj)
-        or cluster_state(caches, key.namespace, pool_cluster_name(obj)) is ClusterState.PAUSED,
+        or cluster_state(caches, key.namespace, pool_cluster_name(obj, spec)) is ClusterState.PAUSED,
         deleting=obj.deleting,
         allowed_namespaces=spec.allowed_namespaces,
         name_prefix=spec.name_prefix,

@@ -287,16 +287,19 @@ def bound(claim: Claim, address: KubeObject, at: int, now: datetime) -> KubeObje
     return _with_ready(claim, changes, Condition("Ready", conditions.TRUE, api.ADDRESS_ALLOCATED, message), now)
 
 
-def refused(claim: Claim, reason: str, message: str, now: datetime) -> KubeObject:
-    """The claim with a status that says why it has no address; the same object when it does already."""
+def refused(claim: Claim, reason: str, message: str, now: datetime, *, told: bool = False) -> KubeObject:
+    """The claim with a status that says why it has no address; the same object when it does already.
+
+    `told`: it goes on naming the IPAddress that it was told of, which is kept for it.
+    """
     if len(message) > _MESSAGE_LIMIT:
         message = (
             f"{message[: _MESSAGE_LIMIT - 3]}..."  # it may quote an annotation, which is what somebody wants it to be
         )
     changes: dict[str, Any] = {}
     if claim.key.kind == METAL3:
-        changes = {"address": None, "errorMessage": message}
-    elif claim.bound:
+        changes = {"errorMessage": message} if told else {"address": None, "errorMessage": message}
+    elif claim.bound and not told:
         changes = {"addressRef": None}
     return _with_ready(claim, changes, Condition("Ready", conditions.FALSE, reason, message), now)
 

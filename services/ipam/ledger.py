@@ -21,7 +21,7 @@ from services.ipam.slots import FREE, OBTAINABLE, Holding, Reservation, Slot, Su
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from services.ipam.api import ClaimKey, PoolKey
     from services.ipam.space import PoolSpace
@@ -206,6 +206,17 @@ class Ledger:
         for _, _, claim in pool.waiting:
             del self._waits[claim]
             self._wake(claim)
+
+    def claims_through(self, key: PoolKey, domains: Collection[str], *, bare: bool) -> set[ClaimKey]:
+        """Return the claims that hold addresses of some domains through a pool; `bare`: those without an IPAddress."""
+        found: set[ClaimKey] = set()
+        for name in domains:
+            domain = self.domains.get(name)
+            for at in domain.held.get(key, ()) if domain is not None else ():
+                assert domain is not None
+                if not bare or not domain.slots[at].holdings:
+                    found |= domain.slots[at].claims()
+        return found
 
     # What is taken
 

@@ -55,9 +55,9 @@ def read_pool(obj: KubeObject) -> tuple[api.PoolSpec, PoolSpace]:
     return spec, space
 
 
-def pool_cluster_name(obj: KubeObject) -> str:
-    """Name of the Cluster that a pool belongs to, or ""."""
-    return read_pool_spec(obj)[0].cluster_name or (obj.metadata.labels or {}).get(api.CLUSTER_NAME_LABEL, "")
+def pool_cluster_name(obj: KubeObject, spec: api.PoolSpec | None = None) -> str:
+    """Name of the Cluster that a pool belongs to, or ""; `spec` where it was read already."""
+    return (spec or read_pool_spec(obj)[0]).cluster_name or (obj.metadata.labels or {}).get(api.CLUSTER_NAME_LABEL, "")
 
 
 def cluster_paused(obj: KubeObject) -> bool:

@@ -224,10 +224,10 @@ class PoolReconciler:
             await self._reservations.delete(obj)
 
     async def _forget_uncovered(self, key: PoolKey, state: PoolState) -> None:
-        """Delete what a pool remembers of addresses that its new spec does not give any more."""
+        """Delete what a pool remembers of addresses that its new spec does not give any more, or in another domain."""
         for item in list(self._caches.reservations.by_index("released", key)):
             read = kinds.read_reservation(item)
-            if read is not None and not state.space.is_assignable(read[1]):
+            if read is not None and (read[0] != state.domain or not state.space.is_assignable(read[1])):
                 await self._reservations.delete(item)
 
     def _publish(self, key: PoolKey, state: PoolState) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from services.ipam import api, kinds
-from services.ipam.poolobjects import read_pool_spec
 from services.ipam.slots import Use
 from services.runtime.kube.errors import AlreadyExists, NotFound
 from services.runtime.kube.objects import KubeObject, ObjectKey, ObjectMeta, raw, view, with_spec
@@ -107,11 +106,11 @@ class ReservationWriter:
         """Reuse delay under which a released address is kept; None when it is not worth keeping."""
         state = self._caches.ledger.pools.get(pool) if pool is not None else None
         obj = self._caches.pool(pool) if pool is not None else None
-        if state is None or obj is None or obj.deleting:
+        if pool is None or state is None or obj is None or obj.deleting:
             return None
         if not state.space.is_assignable(at) or at in state.space.kept_for:
             return None
-        delay = read_pool_spec(obj)[0].reuse_delay_seconds
+        delay = self._caches.specs[pool].reuse_delay_seconds
         return delay if delay or len(state.released) < self._sticky_limit else None
 
     async def delete(self, obj: KubeObject) -> None:

@@ -165,7 +165,10 @@ class PoolSpace:
         return None
 
     def range_of(self, at: int) -> Range | None:
-        """Range whose network settings an address gets: the first that spans it."""
+        """Range whose network settings an address gets: the one that gives it, else the first that spans it."""
+        place = self.place_of(at)
+        if place is not None:
+            return self.ranges[place]
         return next((r for r in self.ranges if r.span.first <= at <= r.span.last), None)
 
     def describe(self, most: int = 4) -> str:

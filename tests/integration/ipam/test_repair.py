@@ -8,7 +8,7 @@ import pytest
 
 from services.ipam.api import IP_POOLS, IP_RESERVATIONS
 from tests.support.kube import eventually
-from tests.support.tenant import CAPI, METAL3, condition
+from tests.support.tenant import CAPI, CLUSTERS, METAL3, condition
 
 ALLOCATOR_FLAGS = ("--orphan-grace-seconds=1", "--sticky-seconds=2")
 
@@ -360,3 +360,78 @@ async def test_a_restart_moves_no_address_and_forgets_nobody_who_waits(tenant, a
     allocator.start()
     await tenant.claim_gone(f"{METAL3.lower()}-claim")
     assert (await tenant.bound("waits")).ip == before[0].ip
+
+
+async def remove(tenant, resource, name):
+    """Remove an object whatever holds it."""
+    namespace = tenant.namespace if resource.namespaced else ""
+    await tenant.kube.delete(resource, name, namespace)
+    if await tenant.kube.find(resource, name, namespace) is not None:
+        await tenant.kube.set_finalizers(resource, name, namespace)
+    await tenant.kube.gone(resource, name, namespace)
+
+
+async def test_what_a_claim_was_told_of_is_kept_for_it_although_address_and_range_went(tenant, kind):
+    await tenant.pool("pool", "10.0.0.10-10.0.0.10")
+    held = await give(tenant, kind)
+    name = held.address["metadata"]["name"]
+    await tenant.change_pool(pools=[{"start": "10.0.0.30", "end": "10.0.0.39"}])
+    await tenant.counts(outOfRange=1)
+    await remove(tenant, tenant.api(kind).addresses, name)
+    await tenant.settled()
+    assert await tenant.held() == ["10.0.0.10"]
+    assert tenant.named_address(await tenant.claim_object("claim", kind)) == name
+    await tenant.change_pool(pools=[{"start": "10.0.0.10", "end": "10.0.0.39"}])
+    assert (await tenant.bound("claim", kind)).ip == "10.0.0.10"
+
+
+async def test_the_address_of_a_claim_that_went_under_a_paused_cluster_is_returned_once_it_goes_on(tenant, kind):
+    await tenant.cluster("prod", paused=True)
+    await tenant.pool("pool", "10.0.0.1-10.0.0.9")
+    labels = {"cluster.x-k8s.io/cluster-name": "prod"}
+    await tenant.kube.patch(CLUSTERS, "prod", tenant.namespace, spec={"paused": False})
+    await tenant.claim("claim", kind=kind, labels=labels)
+    await tenant.bound("claim", kind)
+    await tenant.kube.patch(CLUSTERS, "prod", tenant.namespace, spec={"paused": True})
+    await tenant.settled()
+    await remove(tenant, tenant.api(kind).claims, "claim")
+    await tenant.settled()
+    assert await tenant.held() != []
+    await tenant.kube.patch(CLUSTERS, "prod", tenant.namespace, spec={"paused": False})
+    await tenant.nothing_held()
+
+
+async def test_a_pool_that_comes_last_or_comes_back_makes_whole_what_its_claims_have(tenant, kind):
+    """As after a restore in any order, or after a pool was removed by force together with an IPAddress."""
+    await tenant.pool("pool", "10.0.0.1-10.0.0.9")
+    held = await give(tenant, kind)
+    pool = await tenant.pool_object()
+    await remove(tenant, IP_POOLS, "pool")
+    await remove(tenant, tenant.api(kind).addresses, held.address["metadata"]["name"])
+    await tenant.settled()
+    again = {key: pool["metadata"][key] for key in ("name", "namespace")}
+    await tenant.kube.create(IP_POOLS, {**{k: pool[k] for k in ("apiVersion", "kind", "spec")}, "metadata": again})
+    assert (await tenant.bound("claim", kind)).ip == held.ip
+
+
+async def test_an_address_that_an_administrator_had_reserved_is_its_claims_once_that_goes(tenant, kind):
+    await tenant.reserve("10.0.0.5", description="the old load balancer")
+    await tenant.claim("claim", kind=kind)
+    await tenant.kube.create(
+        tenant.api(kind).addresses, tenant.address_manifest("claim", "claim", "10.0.0.5", kind=kind)
+    )
+    await tenant.pool("pool", "10.0.0.5-10.0.0.9")
+    await eventually(lambda: tenant.claim_object("claim", kind), tenant.named_address)
+    await tenant.settled()
+    await tenant.kube.delete(IP_RESERVATIONS, tenant.reservation_name("10.0.0.5"))
+    assert (await tenant.bound("claim", kind)).ip == "10.0.0.5"
+
+
+async def test_what_was_remembered_in_another_domain_is_forgotten_with_it(tenant):
+    await tenant.pool("pool", "10.0.0.1-10.0.0.9")
+    await give(tenant, METAL3)
+    await tenant.release("claim", METAL3)
+    await eventually(tenant.reservations, lambda found: len(found) == 1)
+    await tenant.counts(used=0)
+    await tenant.change_pool(domain=f"{tenant.domain}-b")
+    await eventually(tenant.reservations, lambda found: found == [])

@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from services.ipam import api
 from services.ipam.caches import Caches
 from services.ipam.claims import ClaimReconciler
 from services.ipam.ledger import Ledger
 from services.runtime.controller import Result
-from services.runtime.kube.objects import KubeObject, ObjectMeta, raw
+from services.runtime.kube.objects import KubeObject, ObjectMeta, raw, with_status
 
 CLAIM = api.ClaimKey(api.IP_CLAIMS.kind, "ns", "claim")
 STEPS = [timedelta(hours=1), timedelta(hours=-1), timedelta(days=-400)]
@@ -73,6 +74,21 @@ async def test_a_claim_that_somebody_else_began_to_bind_is_left_alone_for_as_lon
     claim = stored(api.IP_CLAIMS, CLAIM.name, {"pool": {"name": "pool"}}, "ns", finalizers=finalizers)
     caches.claims[CLAIM.kind].replace([claim], "1")
     await waits(reconcile, clock, 1.0, step)
+
+
+@pytest.mark.parametrize("marks", [{"finalizers": ("ipclaim.ipam.metal3.io",)}, {"status": "p-10-0-0-1"}], ids=str)
+async def test_a_claim_that_comes_from_a_backup_is_left_alone_until_what_it_had_may_have_come(
+    caches, reconcile, clock, marks
+):
+    pool = {"namePrefix": "pool", "pools": [{"start": "10.0.0.1", "end": "10.0.0.9"}]}
+    caches.pools["IPPool"].replace([stored(api.IP_POOLS, "pool", pool, "ns")], "1")
+    caches.claims[CLAIM.kind].replace([], "1")
+    meta = {key: value for key, value in marks.items() if key == "finalizers"}
+    claim = stored(api.IP_CLAIMS, CLAIM.name, {"pool": {"name": "pool"}}, "ns", **meta)
+    if "status" in marks:
+        claim = with_status(claim, {"address": {"name": marks["status"], "namespace": "ns"}})
+    caches.claims[CLAIM.kind].apply("ADDED", replace(claim, metadata=replace(claim.metadata, resourceVersion="2")))
+    await waits(reconcile, clock, 60.0, STEPS[0])
 
 
 @pytest.mark.parametrize("step", STEPS, ids=str)

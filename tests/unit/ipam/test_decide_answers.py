@@ -71,6 +71,20 @@ def test_an_address_that_a_claim_has_in_part_is_not_made_whole_without_its_pool(
     assert answer == Refuse("PoolNotReady", "PoolNotFound", "IPPool ns/pool does not exist")
 
 
+@pytest.mark.parametrize("elsewhere", [(), ("other.10.0.0.10",)])
+def test_a_claim_that_has_everything_is_looked_at_again_while_it_holds_something_in_another_domain(elsewhere):
+    known = {"complete": True, "holdings": HELD, "reserved": (at("10.0.0.10"),), "elsewhere": elsewhere}
+    answer = decided(Setting(), claim=a_claim(status=BOUND), **known)
+    assert answer == (Bind(at("10.0.0.10")) if elsewhere else Leave("it has its address"))
+
+
+def test_a_reservation_that_nobody_was_told_of_is_given_up_where_the_pool_does_not_give_it_any_more():
+    left = {"reserved": (at("10.7.7.7"),)}
+    assert decided(Setting(), **left) == Bind(at("10.0.0.10"), (), (at("10.7.7.7"),))
+    assert decided(Setting(), claim=a_claim(status=BOUND), **left) == Bind(at("10.7.7.7"))
+    assert decided(Setting(), paused=True, **left).token == "PoolPaused"
+
+
 def one_without_prefix():
     return Setting(prefix=None, pools=(PoolRange(start="10.0.0.10", end="10.0.0.12"),))
 
@@ -143,9 +157,9 @@ ANSWERS = {
             "IPPool ns/pool: spec.pools[0] has no prefix, which a Cluster API address needs",
         ),
     ),
-    "what a crash left is in no range and has no prefix": (
+    "what it was told of is in no range any more": (
         one_without_prefix,
-        {"key": CAPI, "reserved": (at("10.7.7.7"),)},
+        {"claim": a_claim(CAPI, status={"addressRef": {"name": "claim"}}), "key": CAPI, "reserved": (at("10.7.7.7"),)},
         Refuse(
             "AllocationFailed",
             "PrefixMissing",
