@@ -58,7 +58,7 @@ CHECKS: dict[str, Check] = {
     "providers": Check(
         surroundings.providers, ("providers", "services"), "nobody else serves the same pools or machines"
     ),
-    "presets": Check(surroundings.presets, ("services", "stale"), "pods have what presets say now"),
+    "presets": Check(surroundings.presets, ("services", "hooks", "stale"), "pods have what presets say now"),
 }
 NOTHING = "nothing to look at: what it is about is not there, or could not be read"
 """What is said where a check has no finding."""

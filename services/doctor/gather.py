@@ -29,7 +29,7 @@ from services.runtime.kube.errors import ApiError, ConnectionFailed, Unauthorize
 from services.runtime.kube.resource import CUSTOM_RESOURCE_DEFINITIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from services.console import Progress
     from services.doctor.reader import Reader
@@ -83,7 +83,7 @@ class Gatherer:
         # is not given anything from one that should not be.
         known = not isinstance(seen.services, Unread)
         if "stale" in self._parts and known:
-            second["stale"] = self._stale(untouched)
+            second["stale"] = self._stale([] if isinstance(seen.hooks, Unread) else seen.hooks, untouched)
         if "trial" in self._parts and known and not isinstance(seen.hooks, Unread) and seen.hooks:
             second["trial"] = attempt(self._reader, self._cluster, seen.hooks, untouched)
         if "again" in self._parts:
@@ -254,7 +254,7 @@ class Gatherer:
 
     # -- pods ----------------------------------------------------------------------------------------------------------
 
-    async def _stale(self, untouched: Collection[str]) -> Stale | Unread:
+    async def _stale(self, hooks: Sequence[Hook], untouched: Collection[str]) -> Stale | Unread:
         too_many = await self._reader.few(PODS, *TEMPLATED)
         if too_many is not None:
             return too_many
@@ -264,7 +264,10 @@ class Gatherer:
             if not presets:
                 return Unread("presets", Why.UNSERVED)
             running, templates = await self._cluster.pods(), await self._cluster.templates()
-            world = whatif.world(presets, await self._cluster.namespaces(), Facts(), untouched)
+            running = [pod for pod in running if objects.asked(hooks, pod.workload.pod)]
+            namespaces = await self._cluster.namespaces()
+            passed = objects.unasked(hooks, namespaces).union(untouched)
+            world = whatif.world(presets, namespaces, Facts(), passed)
             workloads = {(item.kind, item.namespace, item.name): item for item in templates.workloads}
             return Stale(len(running), stale.stale(running, workloads, templates.parents, world))
 

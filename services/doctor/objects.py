@@ -12,13 +12,19 @@ import shlex
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from services.doctor.seen import Hook, Lease, Provider, Service
+from services.podpreset.api import LabelSelector
+from services.podpreset.selectors import compile_selector
 from services.runtime.kube.resource import Resource
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from services.doctor.rights import Question
+    from services.podpreset.selectors import Match
+    from services.runtime.kube.objects import KubeObject
 
 Json = dict[str, Any]
 
@@ -176,7 +182,25 @@ def hooks(obj: Json) -> Iterator[Hook]:
             bundle=_decoded(client.get("caBundle") or ""),
             service=(named["namespace"], named["name"]) if named else None,
             endpoint=None,
+            namespaces=_selector(each, "namespaceSelector"),
+            pods=_selector(each, "objectSelector"),
         )
+
+
+def _selector(webhook: Json, field: str) -> Match:
+    return compile_selector(msgspec.convert(webhook.get(field), LabelSelector | None), field).match
+
+
+def unasked(found: Sequence[Hook], namespaces: Iterable[KubeObject]) -> set[str]:
+    """Return the namespaces whose pods are sent to none of the webhooks; nothing is known where there is no webhook."""
+    labels = {obj.metadata.name: obj.metadata.labels or {} for obj in namespaces}
+    return {name for name, own in labels.items() if found and not any(hook.namespaces(own) for hook in found)}
+
+
+def asked(found: Sequence[Hook], pod: Json) -> bool:
+    """Tell whether a pod is sent, as far as its labels go; as above where there is no webhook."""
+    labels = pod["metadata"].get("labels") or {}
+    return not found or any(hook.pods(labels) for hook in found)
 
 
 def _decoded(text: str) -> bytes:

@@ -10,12 +10,14 @@ import enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from services.ipam.cli.snapshot import Snapshot
+from services.podpreset.selectors import everything
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from services.podpreset.cli.stale import StaleRow
+    from services.podpreset.selectors import Match
     from services.runtime.kube.objects import KubeObject
 
 Json = dict[str, Any]
@@ -125,6 +127,10 @@ class Hook(NamedTuple):
     service: tuple[str, str] | None
     """Namespace and name, None for a webhook with a URL."""
     endpoint: Endpoint | Unread | None
+    namespaces: Match = everything
+    """Its namespaceSelector: whether pods of a namespace with these labels are sent."""
+    pods: Match = everything
+    """Its objectSelector."""
 
     def __str__(self) -> str:
         return f"MutatingWebhookConfiguration {self.configuration}"

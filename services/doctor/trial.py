@@ -14,7 +14,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from services.doctor.seen import Trial, Unread
+from services.doctor import objects
+from services.doctor.seen import NOT_ASKED, Trial, Unread
 from services.podpreset.api import HASH_ANNOTATION
 from services.podpreset.cli import whatif
 from services.podpreset.cli.workloads import Workload
@@ -70,13 +71,16 @@ class Place(NamedTuple):
 async def attempt(
     reader: Reader, cluster: Cluster, hooks: Sequence[Hook], untouched: Collection[str]
 ) -> Trial | Unread:
-    """Try a pod outside the namespaces that the webhook leaves alone."""
+    """Try a pod that the webhook is asked about; NOT_ASKED where its selectors and flags leave none."""
 
-    async def choose() -> Place:
+    async def choose() -> Place | None:
         presets, namespaces = await cluster.presets(), await cluster.namespaces()
-        return choice(whatif.world(presets, namespaces, Facts(), untouched), namespaces, untouched)
+        passed = objects.unasked(hooks, namespaces).union(untouched)
+        return choice(whatif.world(presets, namespaces, Facts(), passed), namespaces, passed)
 
     place = await reader.attempt("presets and namespaces", choose)
+    if place is None or not objects.asked(hooks, _POD):
+        return NOT_ASKED
     if isinstance(place, Unread):
         return place
 
@@ -89,15 +93,17 @@ async def attempt(
     return await reader.attempt("pods (dry run)", send)
 
 
-def choice(world: World, namespaces: Iterable[KubeObject], untouched: Collection[str] = ()) -> Place:
-    """Choose a namespace in which a preset is for the pod; any other where there is none."""
+def choice(world: World, namespaces: Iterable[KubeObject], untouched: Collection[str] = ()) -> Place | None:
+    """Choose a namespace in which a preset is for the pod; any other where there is none; None if all are passed."""
     passed = _SYSTEM.union(untouched)
     names = [obj.metadata.name for obj in namespaces if obj.metadata.name not in passed and not obj.deleting]
     for name in names[:_LOOKED_AT]:
         admitted = whatif.admit(Workload("Pod", name, "groundwork-doctor", pod(name)), world)
         if admitted.decision.outcome is Outcome.PATCHED:
             return Place(name, str(admitted.decision.applied[0]))
-    return Place("default" if "default" in names or not names else names[0])
+    if not names:
+        return None
+    return Place("default" if "default" in names else names[0])
 
 
 def pod(namespace: str) -> dict[str, Any]:

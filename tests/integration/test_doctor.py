@@ -15,7 +15,8 @@ import yaml
 
 from services import cli
 from services.console import FOUND, OK, UNUSABLE
-from services.doctor import gather
+from services.doctor import gather, trial
+from services.podpreset.api import HASH_ANNOTATION
 from services.runtime import pki
 from tests.support import installation
 from tests.support.chart import NAMESPACE
@@ -210,6 +211,27 @@ def test_what_is_broken_is_found_and_nothing_else(site, doctor, name):
     about = [item for item in found if (item["level"], item["check"], item["object"]) in expected]
     assert any(said in item["what"] for item in about), about
     assert all(item["action"] for item in about)
+
+
+@pytest.mark.parametrize("field", ["namespaceSelector", "objectSelector"])
+def test_what_the_webhook_s_selectors_leave_out_is_no_error(site, doctor, field):
+    def select_nothing(configuration):
+        configuration["webhooks"][0][field] = {"matchLabels": {"groundwork.test/of": "nobody"}}
+
+    plain = trial.pod("racks")
+
+    def passed_over():
+        made = site.cluster.kubectl("create", "--dry-run=server", "-o=json", "-f=-", input=json.dumps(plain))
+        return HASH_ANNOTATION not in json.loads(made)["metadata"].get("annotations", {})
+
+    with site.changed(*HOOK, change=select_nothing):
+        # The API server goes by a new configuration after a moment.
+        blocking_until(passed_over, why="the webhook is asked in spite of its selector")
+        with site.also(plain):
+            code, found = doctor("--only=admission", "--only=presets")
+    blocking_until(lambda: not passed_over(), why="the webhook is not asked again")
+    assert serious(found) == set()
+    assert code == OK
 
 
 def test_a_deployment_without_pods_is_found(site, doctor):

@@ -458,7 +458,11 @@ ROWS = [
     Row(
         "podpreset.webhook.excludedNamespaces",
         ["cattle-system"],
-        lambda r: _expressions(r)[0]["values"] == ["kube-system", "kube-node-lease", NAMESPACE, "cattle-system"],
+        lambda r: (
+            _expressions(r)[0]["values"] == ["kube-system", "kube-node-lease", NAMESPACE, "cattle-system"]
+            and [argument for argument in r.args("podpreset") if argument.startswith("--untouched-namespace")]
+            == ["--untouched-namespace=kube-node-lease", "--untouched-namespace=cattle-system"]
+        ),
     ),
     Row(
         "podpreset.webhook.namespaceSelector",

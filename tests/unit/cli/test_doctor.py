@@ -58,9 +58,9 @@ def test_a_check_without_a_finding_says_so():
     assert found == [Finding(Level.INFO, name, "", checks.NOTHING) for name in ("pools", "claims")]
 
 
-def test_whatever_goes_by_the_webhooks_namespaces_reads_the_services():
+def test_whatever_goes_by_the_webhooks_namespaces_reads_the_services_and_its_selectors():
     for name in ("admission", "presets"):
-        assert "services" in checks.parts([name])
+        assert {"services", "hooks"} <= checks.parts([name])
 
 
 def test_an_object_of_another_shape_ends_one_check_and_not_the_others():
@@ -501,6 +501,39 @@ def test_a_pod_is_tried_where_a_preset_is_for_it():
     assert trial.choice(without, spaces) == ("default", "")
     assert trial.choice(without, spaces[:2]) == ("a", "")
     assert trial.choice(with_preset, spaces, ["b"]) == ("default", "")
+    assert trial.choice(without, spaces[:1]) is None
+    assert trial.choice(without, spaces, ["a", "b", "default"]) is None
+
+
+def selecting(**selectors):
+    """The webhook of a configuration with these selectors."""
+    (found,) = objects.hooks({"metadata": {"name": NAME}, "webhooks": [{"name": hook().name, **selectors}]})
+    return found
+
+
+def labelled(name, **labels):
+    return KubeObject(metadata=ObjectMeta(name=name, labels=labels or None))
+
+
+def test_namespaces_that_no_webhook_selects_are_passed():
+    spaces = [labelled("a", tier="front"), labelled("b", tier="back"), labelled("c")]
+    front, in_back = {"matchLabels": {"tier": "front"}}, {"key": "tier", "operator": "In", "values": ["back"]}
+    assert objects.unasked([selecting(namespaceSelector=front)], spaces) == {"b", "c"}
+    both = [selecting(namespaceSelector=front), selecting(namespaceSelector={"matchExpressions": [in_back]})]
+    assert objects.unasked(both, spaces) == {"c"}
+    assert objects.unasked([selecting(namespaceSelector={})], spaces) == set()
+    assert objects.unasked([selecting()], spaces) == set()
+    assert objects.unasked([], spaces) == set()
+
+
+def test_pods_that_no_webhook_selects_are_not_asked_about():
+    front = selecting(objectSelector={"matchLabels": {"tier": "front"}})
+    pod = {"metadata": {"labels": {"tier": "front"}}}
+    assert objects.asked([front], pod)
+    assert not objects.asked([front], {"metadata": {}})
+    assert objects.asked([front, selecting()], {"metadata": {}})
+    assert objects.asked([], {"metadata": {}})
+    assert not objects.asked([front], trial.pod("a"))
 
 
 @pytest.mark.parametrize(
