@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from tests.support.chart import CHART, COMPONENTS, NAMESPACE, ROOT, helm, merged, render, rights
+from tests.support.chart import CHART, COMPONENTS, NAMESPACE, ROOT, helm, load, merged, render, rights
 
 EVERYTHING = {
     "machineController": {"enabled": True},
@@ -144,6 +144,65 @@ def test_the_rights_are_those_that_the_reference_page_explains(service):
     told = rights(rule for document in documents for rule in document["rules"])
     own, everywhere = render({"machineController": {"enabled": True}}).rules(service)
     assert rights([*own, *everywhere]) == told | rights(LEASES)
+
+
+def test_users_get_the_rights_that_the_page_about_tenants_names():
+    page = (ROOT / "docs" / "concepts" / "tenancy.md").read_text(encoding="utf-8")
+    told = {
+        document["metadata"]["name"]: rights(document["rules"])
+        for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+        for document in yaml.safe_load_all(block)
+        if document["kind"] == "ClusterRole"
+    }
+    assert set(told) == {"groundwork-tenant-view", "groundwork-tenant-edit"}
+    for role in ("view", "edit"):
+        given = render().get("ClusterRole", f"groundwork-{role}")
+        assert given["metadata"]["labels"][f"rbac.authorization.k8s.io/aggregate-to-{role}"] == "true"
+        assert rights(given["rules"]) == told[f"groundwork-tenant-{role}"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"fullnameOverride": "f" * 63}, {"nameOverride": "n" * 63}, {"fullnameOverride": f"{'f' * 35}-{'g' * 20}"}],
+    ids=["full name", "name", "cut at a dash"],
+)
+def test_no_name_is_longer_than_the_api_server_takes(values):
+    told = {"metrics": {"prometheusRule": {"enabled": True}, "dashboards": {"enabled": True}}}
+    for obj in render(merged(EVERYTHING, told, values)).objects:
+        name = obj["metadata"]["name"]
+        if obj["kind"] != "CustomResourceDefinition":
+            assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name), (obj["kind"], name)
+
+
+def texts(value):
+    """Everything below a value that is no map or list."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    return [each for item in value for each in texts(item)] if isinstance(value, list) else [value]
+
+
+def test_a_name_of_digits_is_a_text_wherever_it_stands():
+    account = {"serviceAccount": {"name": "5"}}
+    values = {
+        **{"namespaceOverride": "2", "nameOverride": "3", "fullnameOverride": "4", "priorityClassName": "6"},
+        **{key: account for key in ("ipam", "capvIntegrator", "podpreset", "machineController")},
+        "metrics": {"serviceMonitor": {"enabled": True, "namespace": "7"}, "prometheusRule": {"enabled": True}},
+    }
+    given = yaml.safe_dump(merged(EVERYTHING, values))
+    found = load(helm("template", "1", str(CHART), "--namespace=8", "--values=-", given=given))
+    for obj in found:
+        if obj["kind"] != "CustomResourceDefinition":
+            assert not {1, 2, 3, 4, 5, 6, 7, 8} & set(texts(obj["metadata"])), obj["metadata"]
+    assert {obj["metadata"].get("namespace", "2") for obj in found} == {"2", "4-test", "7"}
+    for obj in found:
+        assert {subject["namespace"] for subject in obj.get("subjects", ())} <= {"2"}
+        if obj["kind"] == "Deployment":
+            pod = obj["spec"]["template"]["spec"]
+            assert (pod["serviceAccountName"], pod["priorityClassName"]) == ("5", "6")
+            assert set(map(type, obj["spec"]["selector"]["matchLabels"].values())) == {str}
+            assert set(map(type, obj["spec"]["template"]["metadata"]["labels"].values())) == {str}
+        if obj["kind"] == "ServiceMonitor":
+            assert obj["spec"]["namespaceSelector"] == {"matchNames": ["2"]}
 
 
 def test_reading_and_writing_are_apart():

@@ -135,6 +135,8 @@ def test_a_value_that_does_not_exist_is_refused_where_it_stands():
         ("podpreset.webhook.failurePolicy", "Never"),
         ("podpreset.webhook.timeoutSeconds", 31),
         ("podpreset.drainSeconds", 301),
+        ("fullnameOverride", "No_Name"),
+        ("nameOverride", "a.b"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_by_its_name(path, value):
@@ -145,3 +147,9 @@ def test_a_value_that_cannot_be_is_refused_by_its_name(path, value):
 def test_an_account_of_the_user_s_has_to_be_named():
     text = helm("template", RELEASE, str(CHART), "--set=ipam.serviceAccount.create=false", fails=True)
     assert "ipam.serviceAccount.name: needed when create is false" in text
+
+
+@pytest.mark.parametrize("value", ["metrics.serviceMonitor.enabled", "metrics.prometheusRule.enabled"])
+def test_what_needs_metrics_is_refused_without_them(value):
+    text = helm("template", RELEASE, str(CHART), "--set=metrics.enabled=false", f"--set={value}=true", fails=True)
+    assert f"{value}: needs metrics.enabled" in text

@@ -453,7 +453,11 @@ ROWS = [
         "scaled",
         _SCALED,
     ),
-    Row("podpreset.webhook.failurePolicy", "Fail", lambda r: _webhook(r)["failurePolicy"] == "Fail"),
+    Row(
+        "podpreset.webhook.failurePolicy",
+        "Fail",
+        lambda r: _webhook(r)["failurePolicy"] == "Fail" and "--failure-answer=deny" in r.args("podpreset"),
+    ),
     Row("podpreset.webhook.timeoutSeconds", 7, lambda r: _webhook(r)["timeoutSeconds"] == 7),
     Row(
         "podpreset.webhook.excludedNamespaces",

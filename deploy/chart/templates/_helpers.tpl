@@ -4,13 +4,14 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
 {{- end }}
 
+{{/* 36: with -machine-controller-metrics, the longest that comes behind it, that is 63, the length of a Service's name. */}}
 {{- define "groundwork.fullname" -}}
 {{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
+{{- .Values.fullnameOverride | trunc 36 | trimSuffix "-" }}
 {{- else if contains (include "groundwork.name" .) .Release.Name }}
-{{- .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- .Release.Name | trunc 36 | trimSuffix "-" }}
 {{- else }}
-{{- printf "%s-%s" .Release.Name (include "groundwork.name" .) | trunc 40 | trimSuffix "-" }}
+{{- printf "%s-%s" .Release.Name (include "groundwork.name" .) | trunc 36 | trimSuffix "-" }}
 {{- end }}
 {{- end }}
 
@@ -20,8 +21,8 @@
 
 {{/* Labels of an object that belongs to no service; those of a service's objects say which one besides. */}}
 {{- define "groundwork.commonLabels" -}}
-app.kubernetes.io/name: {{ include "groundwork.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "groundwork.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: groundwork
 app.kubernetes.io/managed-by: {{ .Release.Service }}
@@ -55,8 +56,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 
 {{/* Never more than these: a selector cannot be changed. */}}
 {{- define "groundwork.selector" -}}
-app.kubernetes.io/name: {{ include "groundwork.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "groundwork.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 

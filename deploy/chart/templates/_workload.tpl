@@ -12,8 +12,8 @@ component, with module, args (a list), rules (YAML), and where there are any por
 apiVersion: v1
 kind: ServiceAccount
 metadata:
-  name: {{ include "groundwork.service.account" . }}
-  namespace: {{ $namespace }}
+  name: {{ include "groundwork.service.account" . | quote }}
+  namespace: {{ $namespace | quote }}
   labels: {{- include "groundwork.labels" . | nindent 4 }}
   {{- with $values.serviceAccount.annotations }}
   annotations: {{- toYaml . | nindent 4 }}
@@ -29,7 +29,7 @@ apiVersion: apps/v1
 kind: Deployment
 metadata:
   name: {{ include "groundwork.service.name" . }}
-  namespace: {{ $namespace }}
+  namespace: {{ $namespace | quote }}
   labels: {{- include "groundwork.labels" . | nindent 4 }}
 spec:
   {{- if not .scaled }}
@@ -47,7 +47,7 @@ spec:
       annotations: {{- toYaml . | nindent 8 }}
       {{- end }}
     spec:
-      serviceAccountName: {{ include "groundwork.service.account" . }}
+      serviceAccountName: {{ include "groundwork.service.account" . | quote }}
       automountServiceAccountToken: {{ $values.serviceAccount.automount }}
       terminationGracePeriodSeconds: {{ .grace | default 30 }}
       securityContext: {{- toYaml $shared.podSecurityContext | nindent 8 }}
@@ -55,7 +55,7 @@ spec:
       imagePullSecrets: {{- toYaml . | nindent 8 }}
       {{- end }}
       {{- with $shared.priorityClassName }}
-      priorityClassName: {{ . }}
+      priorityClassName: {{ . | quote }}
       {{- end }}
       {{- with $shared.nodeSelector }}
       nodeSelector: {{- toYaml . | nindent 8 }}
@@ -135,7 +135,7 @@ apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata:
   name: {{ include "groundwork.service.name" . }}
-  namespace: {{ $namespace }}
+  namespace: {{ $namespace | quote }}
   labels: {{- include "groundwork.labels" . | nindent 4 }}
 spec:
   {{- if ne (toString $values.podDisruptionBudget.maxUnavailable) "" }}
@@ -153,7 +153,7 @@ apiVersion: v1
 kind: Service
 metadata:
   name: {{ include "groundwork.service.name" $ }}-metrics
-  namespace: {{ $namespace }}
+  namespace: {{ $namespace | quote }}
   labels: {{- merge (include "groundwork.labels" $ | fromYaml) (dict "groundwork.dev/metrics" "true") .labels | toYaml | nindent 4 }}
   {{- with .annotations }}
   annotations: {{- toYaml . | nindent 4 }}
@@ -165,20 +165,23 @@ spec:
 {{- end }}
 {{- end }}
 {{- with $common.metrics.serviceMonitor }}
-{{- if and .enabled $common.metrics.enabled }}
+{{- if .enabled }}
+{{- if not $common.metrics.enabled }}
+{{- fail "metrics.serviceMonitor.enabled: needs metrics.enabled, there is no Service to scrape without" }}
+{{- end }}
 ---
 apiVersion: monitoring.coreos.com/v1
 kind: ServiceMonitor
 metadata:
   name: {{ include "groundwork.service.name" $ }}
-  namespace: {{ default $namespace .namespace }}
+  namespace: {{ default $namespace .namespace | quote }}
   labels: {{- merge (include "groundwork.labels" $ | fromYaml) .labels | toYaml | nindent 4 }}
   {{- with .annotations }}
   annotations: {{- toYaml . | nindent 4 }}
   {{- end }}
 spec:
   namespaceSelector:
-    matchNames: [{{ $namespace }}]
+    matchNames: [{{ $namespace | quote }}]
   selector:
     # The label apart from the selector: the other Services of a service lead elsewhere.
     matchLabels: {{- include "groundwork.selector" $ | nindent 6 }}
