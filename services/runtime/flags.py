@@ -23,6 +23,7 @@ __all__ = [
     "duration",
     "host",
     "namespace",
+    "service",
     "text",
     "whole",
 ]
@@ -106,7 +107,7 @@ def _parse_boolean(value: str) -> bool:
     return words[value.lower()]
 
 
-def _parse_namespace(value: str) -> str:
+def _parse_label(value: str) -> str:
     if not _DNS_LABEL.fullmatch(value):
         raise ValueError
     return value
@@ -144,7 +145,8 @@ def _parse_duration(value: str) -> float:
 
 text: Final = Parser(_parse_text, "a text that is not empty")
 boolean: Final = Parser(_parse_boolean, "true or false")
-namespace: Final = Parser(_parse_namespace, "the name of a namespace (a DNS label)")
+namespace: Final = Parser(_parse_label, "the name of a namespace (a DNS label)")
+service: Final = Parser(_parse_label, "the name of a Service (a DNS label)")
 host: Final = Parser(_parse_host, "a DNS name or an IP address")
 duration: Final = Parser(_parse_duration, "a duration above zero such as 15s, 500ms or 1m30s")
 """Seconds, written as Go and Kubernetes write durations; a number without a unit counts as seconds."""

@@ -27,6 +27,7 @@ from services.runtime.flags import (
     duration,
     host,
     namespace,
+    service,
     text,
     whole,
 )
@@ -137,7 +138,7 @@ class WebhookSettings(Settings):
         Flag("MutatingWebhookConfiguration that is given the CA of --cert-secret as caBundle", text, "NAME"),
     ] = None
     webhook_service: Annotated[
-        str | None, Flag("Service in front of the webhook, a name of its certificate", namespace, "NAME")
+        str | None, Flag("Service in front of the webhook, a name of its certificate", service, "NAME")
     ] = None
     cert_name: Annotated[
         tuple[str, ...],

@@ -185,6 +185,11 @@ def test_a_webhook_has_settings_of_its_own():
     assert (found.drain_seconds, found.max_body_bytes, found.cert_dir) == (8, 8 * 1024 * 1024, None)
 
 
+def test_the_name_of_a_service_is_asked_for_as_such():
+    with pytest.raises(SettingsError, match=r"--webhook-service: 'a\.b' .* expected the name of a Service"):
+        WebhookSettings.parse(["--webhook-service=a.b"], {})
+
+
 @pytest.mark.parametrize("name", ["a b", "a..b", "-a", "a_b", "ü.svc", "a." * 130, "1.2.3.4/24", "*"])
 def test_what_no_certificate_can_be_for_is_refused(name):
     with pytest.raises(SettingsError, match="expected a DNS name or an IP address"):
