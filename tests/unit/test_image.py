@@ -387,6 +387,23 @@ def test_what_buildah_says_is_in_the_error(tmp_path, monkeypatch):
         storage.Storage(tmp_path).run("from", "x")
 
 
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["https://x.test/linux/debian X Ltd.", "http://m.test/debian Debian"], "http://m.test/debian"),
+        (["https://x.test/linux/debian X Ltd.", "http://m.test/debian "], "http://m.test/debian"),
+        (["http://m.test/debian $(ORIGIN)"], "http://m.test/debian"),
+        (["https://x.test/linux/debian X Ltd."], "http://deb.debian.org/debian/"),
+    ],
+)
+def test_another_s_repository_is_no_mirror_of_debian(tmp_path, monkeypatch, lines, expected):
+    program = tmp_path / "apt-get"
+    program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert debian.mirrors() == (expected, "http://deb.debian.org/debian-security/")
+
+
 def test_without_a_mirror_of_its_own_debians_is_taken(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert debian.mirrors() == ("http://deb.debian.org/debian/", "http://deb.debian.org/debian-security/")

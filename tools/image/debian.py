@@ -38,12 +38,16 @@ def mirrors() -> tuple[str, str]:
     found: Sequence[str] = ()
     if shutil.which("apt-get"):
         known = subprocess.run(
-            ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"],
+            ["apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN)", "Created-By: Packages"],
             capture_output=True,
             text=True,
             check=False,
         )
-        found = known.stdout.split()
+        rows = [line.partition(" ") for line in known.stdout.splitlines()]
+        # Others' repositories end in /debian too, and say of whom they are; apt does not know it of lists never read.
+        found = [uri for uri, _, origin in rows if origin.strip() == "Debian"] or [
+            uri for uri, _, origin in rows if not origin.replace("$(ORIGIN)", "").strip()
+        ]
     archive = next((uri for uri in found if uri.rstrip("/").endswith("/debian")), _PUBLIC[0])
     security = next((uri for uri in found if uri.rstrip("/").endswith("/debian-security")), _PUBLIC[1])
     return archive, security
