@@ -37,6 +37,7 @@ VARIABLES = {"GROUNDWORK_LOG_LEVEL": "info", "GROUNDWORK_WORKERS": "16"}
 """What users may set for clusterctl, with the defaults. Texts only: clusterctl also reads objects with these unset."""
 
 _GROUPS = {"ipam.metal3.io", "ipam.groundwork.dev"}
+_VERSION_LABEL = "app.kubernetes.io/version"
 _OF_HELM = {"helm.sh/chart", "app.kubernetes.io/managed-by"}
 _VERSION = re.compile(r"v\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?")
 
@@ -57,7 +58,7 @@ def components(version: str, image: str) -> str:
 
     Raises ComponentsError when helm cannot render the chart.
     """
-    objects = [_namespace(), *(_fitted(obj) for obj in _rendered(version, image))]
+    objects = [_namespace(), *(_fitted(obj, version) for obj in _rendered(version, image))]
     return yaml.safe_dump_all(objects, sort_keys=False, width=1_000_000)
 
 
@@ -87,20 +88,22 @@ def _rendered(version: str, image: str) -> Iterator[Object]:
             yield obj
 
 
-def _fitted(obj: Object) -> Object:
+def _fitted(obj: Object, version: str) -> Object:
     """Return an object of the chart as clusterctl's."""
-    _without_helm(obj["metadata"])
+    _labelled(obj["metadata"], version)
     if obj["kind"] == "Deployment":
         template = obj["spec"]["template"]
-        _without_helm(template["metadata"])
+        _labelled(template["metadata"], version)
         (manager,) = template["spec"]["containers"]
         level = f"--log-level={variable('GROUNDWORK_LOG_LEVEL')}"
         manager["args"] = [level if arg.startswith("--log-level=") else arg for arg in manager["args"]]
     return obj
 
 
-def _without_helm(metadata: Object) -> None:
-    metadata["labels"] = {name: value for name, value in metadata["labels"].items() if name not in _OF_HELM}
+def _labelled(metadata: Object, version: str) -> None:
+    """Take helm's labels away and write the version of the release, where the chart's stands."""
+    kept = {name: value for name, value in metadata["labels"].items() if name not in _OF_HELM}
+    metadata["labels"] = {**kept, _VERSION_LABEL: version.removeprefix("v")}
     if not metadata.get("annotations", True):
         del metadata["annotations"]
 

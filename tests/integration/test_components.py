@@ -53,6 +53,15 @@ def test_every_object_says_which_provider_it_is_of_and_nothing_of_helm(objects):
     assert "helm" not in yaml.safe_dump(template["metadata"]).lower()
 
 
+def test_the_version_is_that_of_the_release_and_not_of_the_chart():
+    label = "app.kubernetes.io/version"
+    for obj in load(components.components("v0.1.7-rc.1", "registry.example.org/groundwork")):
+        if obj["kind"] != "Namespace":
+            assert obj["metadata"]["labels"][label] == "0.1.7-rc.1", obj["metadata"]["name"]
+        if obj["kind"] == "Deployment":
+            assert obj["spec"]["template"]["metadata"]["labels"][label] == "0.1.7-rc.1"
+
+
 def test_every_definition_of_ours_says_which_contract_it_keeps(objects):
     found = [obj for obj in objects if obj["kind"] == "CustomResourceDefinition"]
     assert {crd["spec"]["group"] for crd in found} == {"ipam.metal3.io", "ipam.groundwork.dev"}
