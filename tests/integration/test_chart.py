@@ -184,8 +184,11 @@ def texts(value):
 def test_a_name_of_digits_is_a_text_wherever_it_stands():
     account = {"serviceAccount": {"name": "5"}}
     values = {
-        **{"namespaceOverride": "2", "nameOverride": "3", "fullnameOverride": "4", "priorityClassName": "6"},
-        **{key: account for key in ("ipam", "capvIntegrator", "podpreset", "machineController")},
+        "namespaceOverride": "2",
+        "nameOverride": "3",
+        "fullnameOverride": "4",
+        "priorityClassName": "6",
+        **dict.fromkeys(("ipam", "capvIntegrator", "podpreset", "machineController"), account),
         "metrics": {"serviceMonitor": {"enabled": True, "namespace": "7"}, "prometheusRule": {"enabled": True}},
     }
     given = yaml.safe_dump(merged(EVERYTHING, values))
