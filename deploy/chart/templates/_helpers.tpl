@@ -4,7 +4,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
 {{- end }}
 
-{{/* 36: with -machine-controller-metrics, the longest that comes behind it, that is 63, the length of a Service's name. */}}
+{{/* 36: with -machine-controller-metrics, the longest that comes behind it, that is a Service's 63. */}}
 {{- define "groundwork.fullname" -}}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 36 | trimSuffix "-" }}
