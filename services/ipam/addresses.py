@@ -17,6 +17,7 @@ from services.runtime.kube.errors import AlreadyExists, NotFound
 from services.runtime.kube.objects import KubeObject, ObjectKey, without_finalizers
 
 if TYPE_CHECKING:
+    from services.ipam.api import ClaimKey, PoolKey
     from services.ipam.caches import Caches
     from services.ipam.decide import Pool
     from services.ipam.kinds import Claim
@@ -49,7 +50,7 @@ class AddressWriter:
         if existing is not None:
             return await self._complete(claim, pool_obj, existing)
         space = pool.state.space
-        names = kinds.address_names(claim, pool.name_prefix, pool.state.domain, at)
+        names = kinds.address_names(claim.key, pool.state.key, pool.name_prefix, pool.state.domain, at)
         if claim.bound and kind != CAPI:
             # It vanished under a claim that was told its name.
             names = (claim.bound, *names)
@@ -78,6 +79,40 @@ class AddressWriter:
             wanted = await self._client.update(api.resource_of(obj), wanted)
             self._caches.addresses[claim.key.kind].observe(wanted)
         return wanted
+
+    async def unseen(self, key: ClaimKey, pool: PoolKey | None, domain: str, at: int, bound: str) -> bool:
+        """Whether a claim has an IPAddress at a point that the watch has yet to show; it is in the store from now on.
+
+        `pool` is the one that the address was given through, `bound` the name in the claim's status.
+        """
+        store = self._caches.addresses[key.kind]
+        spec = self._caches.specs.get(pool) if pool is not None else None
+        names: tuple[str, ...] = (key.name,) if key.kind == CAPI else ()
+        if pool is not None and spec is not None:
+            names = kinds.address_names(key, pool, spec.name_prefix, domain, at)
+        for name in dict.fromkeys(filter(None, (bound, *names))):
+            if ObjectKey(key.namespace, name) in store:
+                continue
+            obj = await self._get(key, name)
+            if obj is None:
+                continue
+            store.observe(obj)
+            holding = kinds.read_address(key.kind, obj)
+            if holding is not None and holding.claim == key and holding.at == at:
+                return True
+        return False
+
+    async def _get(self, key: ClaimKey, name: str) -> KubeObject | None:
+        """Ask the API server for an IPAddress. Raises ReconcileError while it serves no such IPAddresses."""
+        served = False
+        for resource in api.address_resources(key.kind):
+            try:
+                return await self._client.get(resource, name, key.namespace)
+            except NotFound as error:
+                served = served or error.is_of(name)
+        if not served:
+            raise ReconcileError(f"{key} is kept what it holds: the server does not know its IPAddresses any more")
+        return None
 
     async def remove(self, holding: Holding) -> bool:
         """Delete an IPAddress; False while somebody else's finalizer keeps it.

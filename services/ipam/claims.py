@@ -180,7 +180,7 @@ class ClaimReconciler:
         # What it was told of it keeps: somebody may use the address, whatever became of the IPAddress or the pool.
         told = bool(claim.bound and world.reserved)
         for obj in () if world.holdings or told else self._caches.reservations.by_index("held", claim.key):
-            await self._reservations.let_go(world.key, obj, keep=False)
+            await self._let_go(world, obj, keep=False)
         before = kinds.ready(claim)
         obj = kinds.refused(claim, decision.reason, decision.message, self._clock.now(), told=told)
         if obj is not claim.obj:
@@ -226,11 +226,11 @@ class ClaimReconciler:
         for point in decision.surplus_reserved:
             obj = self._caches.reservations.get(ObjectKey("", kinds.reservation_name(domain, point)))
             if obj is not None:
-                await self._reservations.let_go(claim.key, obj, keep=False)
+                await self._let_go(world, obj, keep=False)
         for name in world.elsewhere:
             obj = self._caches.reservations.get(ObjectKey("", name))
             if obj is not None:
-                await self._reservations.let_go(claim.key, obj, keep=False)
+                await self._let_go(world, obj, keep=False)
         self._caches.restored.discard(claim.key)
         self._forget(world)
 
@@ -299,7 +299,7 @@ class ClaimReconciler:
             if not await self._addresses.remove(holding):
                 return None
         for obj in list(self._caches.reservations.by_index("held", world.key)):
-            await self._reservations.let_go(world.key, obj, keep=True)
+            await self._let_go(world, obj, keep=True)
         if claim is None or world.misplaced:
             metrics.REPAIRS.labels("claim gone").inc()
             _LOG.warning("Returned the addresses of a claim that does not exist", claim=str(world.key))
@@ -321,6 +321,20 @@ class ClaimReconciler:
             metrics.RELEASES.labels(world.key.kind).inc()
         self._forget(world)
         return None
+
+    async def _let_go(self, world: World, obj: KubeObject, *, keep: bool) -> None:
+        """Let go of a reservation, unless there is an IPAddress after all that the watch has yet to show.
+
+        Another replica may have made it a moment ago: without its reservation the address would be given again.
+        """
+        read = kinds.read_reservation(obj)
+        assert read is not None
+        domain, at, reservation = read
+        if all(holding.at != at for holding in world.holdings):
+            bound = world.claim.bound if world.claim is not None else ""
+            if await self._addresses.unseen(world.key, reservation.pool, domain, at, bound):
+                raise LostRaceError
+        await self._reservations.let_go(world.key, obj, keep=keep)
 
     async def _confirm_same(self, claim: Claim) -> bool:
         """Ask the API server itself whether the claim is the one that the local copy has."""

@@ -270,7 +270,7 @@ def _with_settings(pool: Pool, claim: Claim, at: int) -> Decision:
             message = f"{pool.state.key}: {where} has no prefix, which a Cluster API address needs"
             return Refuse(api.ALLOCATION_FAILED, "PrefixMissing", message)
     elif pool.name_prefix:
-        name = kinds.address_names(claim, pool.name_prefix, pool.state.domain, at)[0]
+        name = kinds.address_names(claim.key, pool.state.key, pool.name_prefix, pool.state.domain, at)[0]
         if not kinds.is_object_name(name):
             message = f"{pool.state.key}: spec.namePrefix would name the IPAddress {name!r}, which is not valid"
             return Refuse(api.POOL_NOT_READY, "InvalidSpec", message)

@@ -172,17 +172,17 @@ def pool_group(pool: PoolKey) -> str:
     return api.METAL3_GROUP if pool.kind == api.IP_POOLS.kind else api.OWN_GROUP
 
 
-def address_names(claim: Claim, name_prefix: str, domain: str, at: int) -> tuple[str, ...]:
-    """Names for a new IPAddress, the first that is not another's to be used.
+def address_names(key: ClaimKey, pool: PoolKey, name_prefix: str, domain: str, at: int) -> tuple[str, ...]:
+    """Names for a new IPAddress of a claim out of a pool, the first that is not another's to be used.
 
     Cluster API wants the claim's name. metal3 uses `<namePrefix>-<address>` with dashes for dots and colons, which two
     domains or two kinds of pool in one namespace can share; the second name tells them apart.
     """
-    if claim.key.kind == CAPI:
-        return (claim.key.name,)
+    if key.kind == CAPI:
+        return (key.name,)
     written = intervals.text(at)
     name = f"{name_prefix}-{written.replace('.', '-').replace(':', '-')}".rstrip("-")
-    digest = hashlib.sha256(f"{domain}/{claim.pool}/{written}".encode()).hexdigest()[:_NAME_HASH_LENGTH]
+    digest = hashlib.sha256(f"{domain}/{pool}/{written}".encode()).hexdigest()[:_NAME_HASH_LENGTH]
     return (name, f"{name}-{digest}")
 
 

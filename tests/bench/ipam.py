@@ -244,7 +244,7 @@ async def _prepare(client: Client, wanted: list[load.Claim]) -> None:
             spec=raw(kinds.held_spec(claim, "default", at)),
         )
         await client.create(api.IP_RESERVATIONS, reservation)
-        name = kinds.address_names(claim, load.POOL, "default", at)[0]
+        name = kinds.address_names(claim.key, claim.pool, load.POOL, "default", at)[0]
         await client.create(
             load.ADDRESSES[number % 2], kinds.new_address(claim, pool_obj, space.range_of(at), at, name)
         )

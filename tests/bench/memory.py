@@ -55,7 +55,7 @@ def objects(kind: str, number: int) -> tuple[KubeObject, KubeObject, KubeObject]
         else {"poolRef": {"apiGroup": "ipam.metal3.io", "kind": "IPPool", "name": "pool"}},
     }
     read = kinds.read_claim(kind, decode(json.dumps(claim).encode(), KubeObject))
-    address_name = kinds.address_names(read, "pool", "default", at)[0]
+    address_name = kinds.address_names(read.key, read.pool, "pool", "default", at)[0]
     pool = decode(json.dumps(POOL).encode(), KubeObject)
     address = json.loads(encode(kinds.new_address(read, pool, None, at, address_name)))
     address["metadata"] |= meta(address_name, number, finalizers=address["metadata"]["finalizers"])

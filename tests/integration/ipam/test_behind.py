@@ -140,3 +140,16 @@ async def test_what_a_crash_left_in_a_range_that_the_pool_does_not_have_any_more
     await behind.claims.reconcile(ClaimKey(kind, tenant.namespace, "claim"))
     assert (await tenant.bound("claim", kind)).ip == "192.168.7.5"
     assert await tenant.held() == ["192.168.7.5"]
+
+
+async def test_the_address_of_a_claim_that_goes_is_not_given_again_before_its_object_is_gone(behind, kind):
+    """Another replica has bound the claim; of that the watch of IPAddresses has shown nothing yet."""
+    tenant = behind.tenant
+    key = await bound_before(behind, kind, "10.0.0.14")
+    await behind.see(kind, api.IP_RESERVATIONS, tenant.reservation_name("10.0.0.14"))
+    await tenant.delete_claim("claim", kind)
+    await behind.see(kind, tenant.api(kind).claims, "claim")
+    await behind.claims.reconcile(key)
+    assert await tenant.addresses(kind) == []
+    assert await tenant.held() == []
+    await tenant.claim_gone("claim", kind)
