@@ -37,13 +37,13 @@ NAMES = [
 
 @pytest.mark.parametrize(("prefix", "address", "name"), NAMES)
 def test_metal3_addresses_are_named_as_metal3_names_them(prefix, address, name):
-    names = kinds.address_names(METAL3, POOL, prefix, "default", at(address))
+    names = kinds.address_names(METAL3, PoolKey("IPPool", "ns", "pool"), prefix, "default", at(address))
     assert names[0] == name
     assert names[1].startswith(f"{name}-")
 
 
 def test_a_cluster_api_address_has_its_claims_name():
-    assert kinds.address_names(CAPI, POOL, "p", "default", at("10.0.0.10")) == ("claim",)
+    assert kinds.address_names(CAPI, PoolKey("IPPool", "ns", "pool"), "p", "default", at("10.0.0.10")) == ("claim",)
 
 
 def test_a_metal3_address_carries_what_metal3_writes():
