@@ -225,6 +225,40 @@ def test_a_written_claim_is_told_so_once(site, written):
     assert site.plan().mark == ()
 
 
+def test_an_ip_address_that_is_another_claim_s_is_not_written(site):
+    """As a status from a backup may name: the address was given to somebody else since."""
+    site.pool()
+    site.machine()
+    site.serve()
+    claim = site.only_claim()
+    site.bind(claim, "10.0.0.10", claimRef={"name": "somebody-else-s"})
+    plan = site.plan()
+    assert (plan.answers, plan.waiting) == ((), "WaitingForAddress")
+    site.bind(claim, "10.0.0.10")
+    assert site.plan().answers
+
+
+def test_an_address_of_one_device_is_not_written_into_another_that_was_put_before_it(site, written):
+    machine = site.store("VSphereMachine").values()[0]
+    first = site.devices()[0]
+    site.change(machine, spec={"network": {"devices": [*NET, first]}})
+    plan = site.plan()
+    assert (plan.answers, plan.create, plan.release) == ((), (), ())
+    assert plan.refusal.reason == "ClaimInUse"
+    assert written.name in plan.refusal.message
+
+
+def test_a_machine_whose_claim_is_gone_says_that_nothing_keeps_its_address(site, written):
+    assert site.plan().refusal is None
+    site.remove(written.obj)
+    plan = site.plan()
+    assert (plan.refusal.reason, plan.create) == ("ClaimMissing", ())
+    assert "10.0.0.10" in plan.refusal.message
+    machine = site.store("VSphereMachine").values()[0]
+    site.change(machine, spec={"network": {"devices": [{"networkName": "net-a", "dhcp4": True}]}})
+    assert site.plan().refusal is None, "without the address there is nothing to keep"
+
+
 # Claims and pools that change
 
 
@@ -550,6 +584,22 @@ def test_an_endpoint_that_is_set_or_known_to_the_cluster_is_left_alone(site):
     site.cluster(controlPlaneEndpoint={"host": "10.1.1.1", "port": 6443})
     site.vsphere_cluster()
     assert (site.plan(CLUSTER, "c1").create, site.plan(CLUSTER, "c1").waiting) == ((), "")
+
+
+def test_an_endpoint_of_ours_that_was_wiped_is_written_again_and_somebody_else_s_is_not(site):
+    endpoints(site)
+    site.vsphere_cluster()
+    site.serve(CLUSTER, "c1")
+    claim = site.only_claim(CLUSTER, "c1")
+    site.bind(claim, "10.0.0.10")
+    site.serve(CLUSTER, "c1")
+    site.cluster(controlPlaneEndpoint={"host": "10.0.0.10", "port": 6443})
+    cluster = site.store(CLUSTER).values()[0]
+    assert site.plan(CLUSTER, "c1").answers == ()
+    site.change(cluster, spec={"server": "v"})
+    assert [names(claims) for _, claims in site.plan(CLUSTER, "c1").answers] == [[claim.name]]
+    site.cluster(controlPlaneEndpoint={"host": "10.9.9.9", "port": 6443})
+    assert site.plan(CLUSTER, "c1").answers == ()
 
 
 def test_an_endpoint_waits_for_its_cluster(site):
