@@ -124,7 +124,7 @@ def decide(world: World, choose: Choose) -> Decision:
     if claim.paused or world.cluster is ClusterState.PAUSED:
         return Leave("it is paused")
     if claim.pool is None or world.misplaced:
-        return Release()
+        return (_used(claim) if claim.pool is None else None) or Release()
     if claim.obj.deleting:
         return _deleted(world, claim)
     if world.complete and len(world.holdings) == 1 and len(world.reserved) <= 1 and not world.elsewhere:
@@ -162,11 +162,18 @@ def _orphaned(world: World) -> Decision:
 def _deleted(world: World, claim: Claim) -> Decision:
     if not claim.protected and not world.holdings and not world.reserved:
         return Leave("it is being deleted and holds nothing")
-    if claim.foreign_finalizers:
-        return Leave(f"it is being deleted but still used: {', '.join(claim.foreign_finalizers)}")
+    used = _used(claim)
+    if used is not None:
+        return used
     if world.pool is not None and world.pool.paused:
         return Leave("it is being deleted and its pool is paused")
     return Release()
+
+
+def _used(claim: Claim) -> Leave | None:
+    """Say that somebody else's finalizer keeps the address of a claim that is being deleted."""
+    names = ", ".join(claim.foreign_finalizers)
+    return Leave(f"it is being deleted but still used: {names}") if names else None
 
 
 def _kept(world: World, claim: Claim) -> Bind | None:

@@ -34,6 +34,13 @@ LEFT = {
         "claim": a_claim(deleting=True, finalizers=["example.com/a", OWN_FINALIZER["IPClaim"], "example.com/b"]),
         "holdings": HELD,
     },
+    "it is being deleted but still used: example.com/vm": {
+        "claim": a_claim(
+            CAPI,
+            deleting=True,
+            finalizers=["example.com/vm", OWN_FINALIZER["IPAddressClaim"], "ipam.cluster.x-k8s.io/ReleaseAddress"],
+        )._replace(pool=None)
+    },
     "it is being deleted and its pool is paused": {"claim": a_claim(**DELETED), "paused": True},
 }
 
