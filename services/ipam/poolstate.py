@@ -42,6 +42,8 @@ class PoolState:
         kept = Spans(Interval(at, at) for at in space.kept_for)
         self.free = [FreeSet(intervals.subtract(r.assignable.intervals, kept.touching(r.span))) for r in space.ranges]
         """For each range what nothing takes, pre-allocated addresses left out."""
+        self._first = 0
+        """No range before this one has anything free."""
         self.fresh = sum(f.count for f in self.free)
         self.released: SortedList[tuple[float, int]] = SortedList()
         self.used = 0
@@ -87,6 +89,7 @@ class PoolState:
             self.fresh -= self.free[place].remove(at)
         elif after.use is Use.FREE:
             self.fresh += self.free[place].add(at)
+            self._first = min(self._first, place)
         return after.use in OBTAINABLE and before.use not in OBTAINABLE
 
     def _count(self, at: int, summary: Summary, step: int, *, pre_allocated: bool) -> None:
@@ -117,7 +120,9 @@ class PoolState:
 
     def lowest_or_random(self, rng: random.Random) -> int | None:
         """A never-used address by the pool's strategy: ranges in order, the strategy inside a range."""
-        for free in self.free:
+        while self._first < len(self.free):
+            free = self.free[self._first]
             if free.count:
                 return free.random(rng) if self.random_order else free.lowest()
+            self._first += 1  # a pool may have ten thousand ranges, and each claim would go through them
         return None
