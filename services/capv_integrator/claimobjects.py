@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from services.capv_integrator import api
-from services.capv_integrator.annotations import IPV4, IPV6
+from services.capv_integrator.annotations import IPV4, IPV6, words
 from services.capv_integrator.api import PoolRef
 from services.capv_integrator.names import ENDPOINT, claim_name
 from services.runtime.kube import conditions
@@ -163,6 +163,11 @@ def read_address(obj: KubeObject) -> Address | None:
     except ValueError:
         return None
     return Address(text, spec.prefix, spec.gateway or "", spec.dns_servers or ())
+
+
+def recorded(owner: KubeObject) -> tuple[str, ...]:
+    """Names of the claims whose addresses were written into an owner, as that says itself."""
+    return words((owner.metadata.annotations or {}).get(api.CLAIMS_ANNOTATION, ""))
 
 
 def claim_of_address(obj: KubeObject) -> ObjectKey | None:

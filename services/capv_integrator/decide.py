@@ -14,8 +14,17 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from services.capv_integrator import api
-from services.capv_integrator.annotations import IPV4, words
-from services.capv_integrator.claimobjects import CAPI, METAL3, Claim, NewClaim, adopted, name_of, says_written
+from services.capv_integrator.annotations import IPV4
+from services.capv_integrator.claimobjects import (
+    CAPI,
+    METAL3,
+    Claim,
+    NewClaim,
+    adopted,
+    name_of,
+    recorded,
+    says_written,
+)
 from services.capv_integrator.pools import Refusal, by_family, can_serve, choose
 
 if TYPE_CHECKING:
@@ -131,10 +140,8 @@ def _gone(world: World) -> Plan:
 
 def _kept(world: World, owner: KubeObject) -> list[Claim]:
     """Claims whose addresses were written into the owner: it says so itself, or it has the address."""
-    recorded = _recorded(owner)
-    return [
-        c for c in world.claims if c.name in recorded or (c.address is not None and c.address.text in world.in_spec)
-    ]
+    written = recorded(owner)
+    return [c for c in world.claims if c.name in written or (c.address is not None and c.address.text in world.in_spec)]
 
 
 def _lost(world: World, kept: Sequence[Claim]) -> Refusal | None:
@@ -143,7 +150,7 @@ def _lost(world: World, kept: Sequence[Claim]) -> Refusal | None:
     covered = {c.address.text for c in kept if c.address is not None}
     bare = sorted(world.in_spec - covered)
     known = {c.name for c in world.claims}
-    lost = [name for name in _recorded(world.owner) if name not in known]
+    lost = [name for name in recorded(world.owner) if name not in known]
     if not lost or not bare or not world.kinds:
         return None
     message = (
@@ -151,10 +158,6 @@ def _lost(world: World, kept: Sequence[Claim]) -> Refusal | None:
         f"{', '.join(bare)} from being given to somebody else; reserve it, or replace what uses it"
     )
     return Refusal("ClaimMissing", message)
-
-
-def _recorded(owner: KubeObject) -> tuple[str, ...]:
-    return words((owner.metadata.annotations or {}).get(api.CLAIMS_ANNOTATION, ""))
 
 
 def _incomplete(claims: Sequence[Claim], owner: KubeObject) -> tuple[Claim, ...]:

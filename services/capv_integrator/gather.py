@@ -12,9 +12,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from services.capv_integrator import api, names, pools, waiting
-from services.capv_integrator.annotations import words
 from services.capv_integrator.caches import CLUSTER, MACHINE, cluster_of, cluster_paused, reference
-from services.capv_integrator.claimobjects import Claim, claim_of_address, is_paused, read_address
+from services.capv_integrator.claimobjects import Claim, claim_of_address, is_paused, read_address, recorded
 from services.capv_integrator.decide import Place, World
 from services.capv_integrator.poolobjects import dns_servers, search_domains
 from services.capv_integrator.pools import Seeker, Source
@@ -106,8 +105,8 @@ def _cluster(caches: Caches, world: World, owner: KubeObject) -> World:
     world = world._replace(paused=world.paused or cluster_paused(cluster), cluster=cluster.metadata.name)
     # An endpoint that the Cluster has already is somebody else's choice, unless it is one of ours that was wiped here.
     known = view(cluster.spec, api.ClusterSpec).control_plane_endpoint.host
-    recorded = words((owner.metadata.annotations or {}).get(api.CLAIMS_ANNOTATION, ""))
-    ours = {c.address.text for c in world.claims if c.name in recorded and c.address is not None}
+    written = recorded(owner)
+    ours = {c.address.text for c in world.claims if c.name in written and c.address is not None}
     if host or (known and known not in ours):
         return world
     seeker = Seeker(

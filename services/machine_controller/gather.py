@@ -155,7 +155,7 @@ class Gathering:
             connecting=connection.vcenter is None and not connection.trouble,
             pause_seconds=max(0.0, sight.paused_until - monotonic),
             record=noted,
-            damaged=record.damaged(machine),
+            damaged=noted is None and record.damaged(machine),
             provider_id=provider,
             provider_shared=self._sharer(machine, spec) if provider and noted is None else "",
             look=look,
