@@ -119,12 +119,12 @@ def decide(world: World, choose: Choose) -> Decision:
     claim = world.claim
     if claim is None:
         return _orphaned(world)
-    if claim.pool is None and not claim.stray:
-        return Leave("its pool is another provider's")
     if claim.paused or world.cluster is ClusterState.PAUSED:
         return Leave("it is paused")
-    if claim.pool is None or world.misplaced:
-        return (_used(claim) if claim.pool is None else None) or Release()
+    if claim.pool is None:
+        return (_used(claim) or Release()) if claim.stray else Leave("its pool is another provider's")
+    if world.misplaced:
+        return Release()
     if claim.obj.deleting:
         return _deleted(world, claim)
     if world.complete and len(world.holdings) == 1 and len(world.reserved) <= 1 and not world.elsewhere:
@@ -171,9 +171,9 @@ def _deleted(world: World, claim: Claim) -> Decision:
 
 
 def _used(claim: Claim) -> Leave | None:
-    """Say that somebody else's finalizer keeps the address of a claim that is being deleted."""
+    """Say that somebody else's finalizer keeps the address of a claim."""
     names = ", ".join(claim.foreign_finalizers)
-    return Leave(f"it is being deleted but still used: {names}") if names else None
+    return Leave(f"it is still used: {names}") if names else None
 
 
 def _kept(world: World, claim: Claim) -> Bind | None:

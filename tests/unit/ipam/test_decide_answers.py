@@ -30,11 +30,11 @@ LEFT = {
     "it is gone and holds nothing": {"gone": True},
     "its Cluster is paused": {"gone": True, "holdings": HELD, "cluster": ClusterState.PAUSED, "gone_for": 1e9},
     "it is being deleted and holds nothing": {"claim": a_claim(deleting=True, finalizers=["example.com/vm"])},
-    "it is being deleted but still used: example.com/a, example.com/b": {
+    "it is still used: example.com/a, example.com/b": {
         "claim": a_claim(deleting=True, finalizers=["example.com/a", OWN_FINALIZER["IPClaim"], "example.com/b"]),
         "holdings": HELD,
     },
-    "it is being deleted but still used: example.com/vm": {
+    "it is still used: example.com/vm": {
         "claim": a_claim(
             CAPI,
             deleting=True,
@@ -53,7 +53,7 @@ def test_a_claim_is_left_alone_because(why, known):
 @pytest.mark.parametrize("left", [{"holdings": HELD}, {"reserved": (at("10.0.0.10"),)}])
 def test_a_claim_that_lost_our_finalizer_still_gives_back_what_it_holds(left):
     claim = a_claim(deleting=True, finalizers=["example.com/vm"])
-    assert decided(Setting(), claim=claim, **left) == Leave("it is being deleted but still used: example.com/vm")
+    assert decided(Setting(), claim=claim, **left) == Leave("it is still used: example.com/vm")
 
 
 @pytest.mark.parametrize("known", [{"holdings": HELD}, {"reserved": (at("10.0.0.10"),)}])
