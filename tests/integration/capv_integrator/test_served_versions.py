@@ -7,6 +7,8 @@ import json
 
 import pytest
 
+from services.ipam.api import GLOBAL_IP_POOLS
+from services.ipam.kinds import CAPI
 from tests.integration.capv_integrator.conftest import KINDS as KINDS_OF_CAPV
 from tests.integration.capv_integrator.conftest import ROOT
 from tests.support import capv_move
@@ -207,3 +209,27 @@ async def test_claims_move_with_their_machines(start_world, surface):
     await eventually(lambda: target.claims_of("m0"), lambda found: found == [])
     await target.machine("m4", pools="vlan-7")
     await target.addressed("m4")
+
+
+async def test_claims_of_a_global_pool_move_with_their_addresses(start_world, surface):
+    await surface.serve(infrastructure=BOTH, cluster=BOTH, ipam=BOTH)
+    source = await start_world(gc=True)
+    target = await start_world(within=surface.cluster, gc=True, names=tuple(source.namespaces), vcenter=source.vcenter)
+    shared = source.namespace
+    await source.tenant.pool(shared, "10.0.0.10-10.0.0.19", resource=GLOBAL_IP_POOLS)
+    await source.cluster()
+    # Of these the one with the lowest address goes before the move, so a claim that starts anew is given another.
+    for name in ("m0", "m1", "m2"):
+        await source.machine(name, pools=f"GlobalIPPool/{shared}")
+        await source.addressed(name)
+    await source.delete("m0")
+    await source.gone("m0")
+    await eventually(lambda: source.claims_of("m0"), lambda found: found == [])
+    given = await source.addressed("m1", "m2")
+    assert given == [["10.0.0.11"], ["10.0.0.12"]]
+    await capv_move.move(source, target)
+    target.written, source.written, source.vcenter = source.written, {}, type(source.vcenter)()
+    await eventually(target.claims, lambda found: len(found) == 2 and all(map(capv_move.is_bound, found.values())))
+    assert [await target.written_to(name) for name in ("m1", "m2")] == given
+    assert {a["spec"]["address"] for a in await target.tenant.addresses(CAPI)} == {"10.0.0.11", "10.0.0.12"}
+    await source.nothing_left()
