@@ -22,7 +22,15 @@ from services.ipam.api import ClaimKey, PoolKey
 from services.ipam.slots import Holding, Reservation, Use
 from services.runtime.kube import conditions
 from services.runtime.kube.conditions import Condition
-from services.runtime.kube.objects import KubeObject, ObjectMeta, OwnerReference, raw, view, with_owner, with_status
+from services.runtime.kube.objects import (
+    KubeObject,
+    ObjectMeta,
+    OwnerReference,
+    raw,
+    view,
+    with_current_owner,
+    with_status,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -270,8 +278,7 @@ def completed_address(claim: Claim, pool: KubeObject, obj: KubeObject) -> KubeOb
         meta = msgspec.structs.replace(obj.metadata, finalizers=finalizers, ownerReferences=kept)
         obj = msgspec.structs.replace(obj, metadata=meta)
     for owner in owners:
-        if all(ref.uid != owner.uid for ref in obj.metadata.ownerReferences):
-            obj = with_owner(obj, owner)
+        obj = with_current_owner(obj, owner)
     return obj
 
 
@@ -298,7 +305,10 @@ def refused(claim: Claim, reason: str, message: str, now: datetime, *, told: boo
         )
     changes: dict[str, Any] = {}
     if claim.key.kind == METAL3:
-        changes = {"errorMessage": message} if told else {"address": None, "errorMessage": message}
+        # metal3's consumers take it for a failure of the machine, and metal3 has none while a pool is not ready.
+        changes = {"errorMessage": None if reason == api.POOL_NOT_READY else message}
+        if not told:
+            changes["address"] = None
     elif claim.bound and not told:
         changes = {"addressRef": None}
     return _with_ready(claim, changes, Condition("Ready", conditions.FALSE, reason, message), now)

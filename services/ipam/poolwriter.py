@@ -18,9 +18,9 @@ from services.runtime.kube.objects import (
     ObjectKey,
     OwnerReference,
     has_finalizer,
+    with_current_owner,
     with_finalizer,
     with_labels,
-    with_owner,
 )
 
 if TYPE_CHECKING:
@@ -64,6 +64,5 @@ class PoolWriter:
                 owner = OwnerReference(
                     apiVersion=cluster.apiVersion, kind="Cluster", name=name, uid=cluster.metadata.uid, controller=False
                 )
-                if all(ref.uid != owner.uid for ref in wanted.metadata.ownerReferences):
-                    wanted = with_owner(wanted, owner)
+                wanted = with_current_owner(wanted, owner)
         return wanted

@@ -13,7 +13,14 @@ import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from services.ipam import api, intervals, kinds
-from services.ipam.api import GLOBAL_IP_POOLS, IP_ADDRESSES, IP_CLAIMS, IP_POOLS, IP_RESERVATIONS
+from services.ipam.api import (
+    GLOBAL_IP_POOLS,
+    IP_ADDRESSES,
+    IP_CLAIMS,
+    IP_POOLS,
+    IP_RESERVATIONS,
+    POOL_NOT_READY,
+)
 from services.runtime.kube.errors import AlreadyExists
 from tests.support.kube import NAMESPACES, eventually, manifest
 
@@ -180,7 +187,7 @@ class Tenant:
         message = condition(obj)["message"]
         assert self.named_address(obj) is None
         if kind == METAL3:
-            assert obj["status"]["errorMessage"] == message
+            assert obj["status"].get("errorMessage") == (None if reason == POOL_NOT_READY else message)
         return message
 
     async def all_bound(self, *kinds):

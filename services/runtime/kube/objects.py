@@ -303,6 +303,21 @@ def with_owner(obj: Obj, owner: OwnerReference) -> Obj:
     return _with_meta(obj, ownerReferences=(*refs, owner))
 
 
+def with_current_owner(obj: Obj, owner: OwnerReference) -> Obj:
+    """Like `with_owner`, but of one with the same uid only the apiVersion is renewed.
+
+    What else it says may be somebody else's. A version that is not served any more is one that the garbage collector
+    cannot look up, and so deletes nothing by. An object may have one controller: `owner` is none if there is another.
+    """
+    refs = obj.metadata.ownerReferences
+    known = next((ref for ref in refs if ref.uid == owner.uid), None)
+    if known is not None:
+        return with_owner(obj, replace(known, apiVersion=owner.apiVersion))
+    if owner.controller and any(ref.controller for ref in refs):
+        owner = replace(owner, controller=False)
+    return with_owner(obj, owner)
+
+
 def with_labels(obj: Obj, changes: Mapping[str, str | None]) -> Obj:
     """`obj` with labels set, or removed where the value is None."""
     merged = _merged(obj.metadata.labels, changes)

@@ -71,6 +71,18 @@ async def test_an_address_made_earlier_is_taken_over_with_its_name_and_spec(tena
     await tenant.nothing_held()
 
 
+async def test_an_address_that_has_another_controller_is_taken_over_and_keeps_it(tenant):
+    other = {"apiVersion": "example.com/v1", "kind": "Site", "name": "there", "uid": STALE, "controller": True}
+    addresses = tenant.api(CAPI).addresses
+    made = tenant.address_manifest("claim", "claim", "10.0.0.7", kind=CAPI, ownerReferences=[other])
+    await tenant.kube.create(addresses, made)
+    await tenant.pool("pool", "10.0.0.1-10.0.0.9")
+    assert await tenant.give("claim", kind=CAPI) == "10.0.0.7"
+    (address,) = await tenant.addresses(CAPI)
+    controllers = {o["kind"]: o.get("controller") for o in address["metadata"]["ownerReferences"]}
+    assert controllers == {"Site": True, "IPAddressClaim": False, "IPPool": False}
+
+
 async def test_an_address_made_earlier_blocks_others_even_before_its_claim_comes(tenant, kind):
     addresses = tenant.api(kind).addresses
     await tenant.kube.create(addresses, tenant.address_manifest("claim", "claim", "10.0.0.1", kind=kind))

@@ -154,9 +154,20 @@ def test_a_refusal_that_quotes_what_a_tenant_wrote_fits_into_the_status_that_say
     assert kinds.refused(again, "AllocationFailed", "x" * 250_000, NOW) is obj, "written once"
 
 
-def test_metal3s_error_message_says_why_there_is_no_address():
-    obj = kinds.refused(a_claim(METAL3), "PoolExhausted", "Exhausted IP Pools: ...", NOW)
+@pytest.mark.parametrize("reason", ["PoolExhausted", "AllocationFailed"])
+def test_metal3s_error_message_says_why_there_is_no_address(reason):
+    obj = kinds.refused(a_claim(METAL3), reason, "Exhausted IP Pools: ...", NOW)
     assert view(obj.status, dict)["errorMessage"] == "Exhausted IP Pools: ..."
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_metal3s_error_message_is_absent_while_a_pool_is_not_ready(told):
+    before = {"errorMessage": "Exhausted IP Pools: ...", "address": {"name": "a", "namespace": "ns"}}
+    obj = kinds.refused(a_claim(METAL3, status=before), "PoolNotReady", "IPPool ns/pool does not exist", NOW, told=told)
+    status = view(obj.status, dict)
+    assert "errorMessage" not in status
+    assert ("address" in status) == told
+    assert status["conditions"][0]["message"] == "IPPool ns/pool does not exist"
 
 
 def test_v1beta1_readers_find_the_condition_where_that_version_has_it():
