@@ -209,7 +209,8 @@ def _keep(world: World, claim: Claim, pool: Pool, kept: Bind, choose: Choose) ->
 def _not_served(world: World, claim: Claim, pool: Pool) -> Refuse | None:
     """Reasons that have nothing to do with addresses."""
     key = pool.state.key
-    if world.cluster is ClusterState.MISSING:
+    if world.cluster is ClusterState.MISSING and claim.key.kind == CAPI:
+        # Cluster API's contract. metal3 asks no Cluster by a claim's label, and some label claims with other names.
         message = f"Cluster {claim.key.namespace}/{claim.cluster}, which the claim belongs to, does not exist"
         return Refuse(api.ALLOCATION_FAILED, "ClusterNotFound", message)
     if not serves(key, pool.allowed_namespaces, claim.key):

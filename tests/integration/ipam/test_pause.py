@@ -142,14 +142,24 @@ async def test_a_paused_pool_that_is_deleted_stays_until_the_pause_ends(tenant):
     await tenant.kube.gone(IP_POOLS, "pool", tenant.namespace)
 
 
-async def test_a_claim_whose_cluster_does_not_exist_is_served_once_it_does(tenant, member):
-    kind, details = member
+@pytest.mark.parametrize(
+    "details",
+    [{"spec": {"clusterName": "cluster"}}, {"labels": {CLUSTER_NAME_LABEL: "cluster"}}],
+    ids=["spec", "label"],
+)
+async def test_a_cluster_api_claim_whose_cluster_does_not_exist_is_served_once_it_does(tenant, details):
     await tenant.pool("pool", "10.0.0.1-10.0.0.9")
-    await tenant.claim("claim", kind=kind, **details)
-    message = await tenant.refused("claim", ALLOCATION_FAILED, kind)
+    await tenant.claim("claim", kind=CAPI, **details)
+    message = await tenant.refused("claim", ALLOCATION_FAILED, CAPI)
     assert message == f"Cluster {tenant.namespace}/cluster, which the claim belongs to, does not exist"
     await tenant.cluster("cluster")
-    await tenant.bound("claim", kind)
+    await tenant.bound("claim", CAPI)
+
+
+async def test_a_metal3_claim_with_a_label_that_names_no_cluster_is_served_as_metal3_does(tenant):
+    await tenant.pool("pool", "10.0.0.1-10.0.0.9")
+    await tenant.claim("claim", labels={CLUSTER_NAME_LABEL: "pool"})
+    await tenant.bound("claim")
 
 
 async def test_a_deleted_claim_is_released_although_its_cluster_is_gone(tenant, member):
@@ -190,3 +200,17 @@ async def test_a_pool_of_a_cluster_carries_its_labels_and_is_owned_by_it(tenant)
             "controller": False,
         }
     ]
+
+
+async def test_the_owner_of_a_pool_is_renewed_when_its_version_is_not_served_any_more(tenant):
+    cluster = await tenant.cluster("cluster")
+    owner = {
+        "apiVersion": "cluster.x-k8s.io/v1alpha4",
+        "kind": "Cluster",
+        "name": "cluster",
+        "blockOwnerDeletion": True,
+    }
+    owner["uid"] = cluster["metadata"]["uid"]
+    await tenant.pool("pool", "10.0.0.1-10.0.0.9", clusterName="cluster", metadata={"ownerReferences": [owner]})
+    renewed = [{**owner, "apiVersion": cluster["apiVersion"]}]
+    await tenant.pool_shows(lambda pool: pool["metadata"]["ownerReferences"] == renewed)

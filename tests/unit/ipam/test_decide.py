@@ -75,7 +75,7 @@ REFUSED = {
     "the pool is paused": ({"paused": True}, "PoolNotReady", "PoolPaused", "is paused"),
     "the pool is being deleted": ({"deleting": True}, "PoolNotReady", "PoolDeleting", "is being deleted"),
     "its Cluster does not exist": (
-        {"cluster": ClusterState.MISSING},
+        {"key": CAPI, "cluster": ClusterState.MISSING},
         "AllocationFailed",
         "ClusterNotFound",
         "Cluster ns/",

@@ -122,7 +122,7 @@ ANSWERS = {
     ),
     "there is no such Cluster": (
         Setting,
-        {"claim": a_claim(labels={"cluster.x-k8s.io/cluster-name": "prod"}), "cluster": ClusterState.MISSING},
+        {"claim": a_claim(CAPI, labels={"cluster.x-k8s.io/cluster-name": "prod"}), "cluster": ClusterState.MISSING},
         Refuse("AllocationFailed", "ClusterNotFound", "Cluster ns/prod, which the claim belongs to, does not exist"),
     ),
     "the pool is not for its namespace": (
