@@ -48,12 +48,16 @@ def conditions(facts: Facts) -> tuple[Condition, ...]:
 
 
 def capacity(facts: Facts) -> dict[str, int | bool | None]:
-    """metal3's own counts; None for what is left out."""
-    capped = facts.counts.total >= MAX_INT64
+    """metal3's own counts; None for what is left out.
+
+    What is kept for a claim that is not there, or by an administrator, is not available.
+    """
+    counts = facts.counts
+    capped = counts.total >= MAX_INT64
     return {
-        "capacity": facts.counts.total,
+        "capacity": counts.total,
         "capacityCapped": capped,
-        "availableIPCount": None if capped else facts.counts.total - facts.counts.used,
+        "availableIPCount": None if capped else counts.total - counts.used - counts.reserved,
     }
 
 

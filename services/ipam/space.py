@@ -256,14 +256,17 @@ class PoolSpace:
         return Interval(first, last) if first <= last else None
 
     def _prefix(self, at: int, candidates: list[tuple[str, int | None]], *, default: int | None) -> int | None:
-        """First candidate that is a prefix length of a point's family."""
+        """First candidate that is a prefix length of a point's family; 0, which to metal3 is none, if all else is."""
         bits = 128 if intervals.is_v6(at) else 32
         for field, value in candidates:
             if value is None:
                 continue
-            if 0 <= value <= bits:
+            if 0 < value <= bits:
                 return value
-            self._problem(field, str(value), f"a prefix length between 0 and {bits}")
+            if value != 0:
+                self._problem(field, str(value), f"a prefix length between 0 and {bits}")
+            elif default is None:
+                default = 0
         return default
 
     def _without_holes(self, raw: list[Range]) -> list[Range]:

@@ -84,7 +84,7 @@ def test_a_message_names_the_first_few_and_counts_the_rest():
 CAPACITIES = {
     "countable": (
         (1 << 63) - 2,
-        {"capacity": (1 << 63) - 2, "capacityCapped": False, "availableIPCount": (1 << 63) - 5},
+        {"capacity": (1 << 63) - 2, "capacityCapped": False, "availableIPCount": (1 << 63) - 7},
     ),
     "capped": ((1 << 63) - 1, {"capacity": (1 << 63) - 1, "capacityCapped": True, "availableIPCount": None}),
 }
@@ -92,4 +92,4 @@ CAPACITIES = {
 
 @pytest.mark.parametrize(("total", "shown"), CAPACITIES.values(), ids=CAPACITIES.keys())
 def test_metal3s_counts_are_left_out_where_they_would_be_wrong(total, shown):
-    assert poolstatus.capacity(HEALTHY._replace(counts=AddressCounts(total=total, used=3))) == shown
+    assert poolstatus.capacity(HEALTHY._replace(counts=AddressCounts(total=total, used=3, reserved=2))) == shown
