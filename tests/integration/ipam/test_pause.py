@@ -204,13 +204,9 @@ async def test_a_pool_of_a_cluster_carries_its_labels_and_is_owned_by_it(tenant)
 
 async def test_the_owner_of_a_pool_is_renewed_when_its_version_is_not_served_any_more(tenant):
     cluster = await tenant.cluster("cluster")
-    owner = {
-        "apiVersion": "cluster.x-k8s.io/v1alpha4",
-        "kind": "Cluster",
-        "name": "cluster",
-        "blockOwnerDeletion": True,
-    }
-    owner["uid"] = cluster["metadata"]["uid"]
+    uid = cluster["metadata"]["uid"]
+    owner = {"apiVersion": "cluster.x-k8s.io/v1alpha4", "kind": "Cluster", "name": "cluster", "uid": uid}
+    owner["blockOwnerDeletion"] = True
     await tenant.pool("pool", "10.0.0.1-10.0.0.9", clusterName="cluster", metadata={"ownerReferences": [owner]})
     renewed = [{**owner, "apiVersion": cluster["apiVersion"]}]
     await tenant.pool_shows(lambda pool: pool["metadata"]["ownerReferences"] == renewed)
