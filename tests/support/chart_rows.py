@@ -491,7 +491,7 @@ ROWS = [
             and _notes_of_webhook(r)
             == {"cert-manager.io/inject-ca-from": f"{NAMESPACE}/groundwork-podpreset-certificates"}
             and not [rule for rule in r.one("Role", "podpreset")["rules"] if rule["resources"] == ["secrets"]]
-            and len(r.of("Certificate")) == len(r.of("Issuer")) == 1
+            and _issued_by_a_ca(r)
         ),
         "cert-manager",
     ),
@@ -521,6 +521,21 @@ def _web_service(r):
 
 def _notes_of_webhook(r):
     return r.one("MutatingWebhookConfiguration", "podpreset")["metadata"].get("annotations")
+
+
+def _issued_by_a_ca(r):
+    """Whether the CA that signs the webhook's certificate outlives it: its own issuer, and a key that stays."""
+    issuers = {o["metadata"]["name"]: o["spec"] for o in r.of("Issuer")}
+    certificates = {o["metadata"]["name"]: o["spec"] for o in r.of("Certificate")}
+    name = "groundwork-podpreset-certificates"
+    leaf, ca = certificates[name], certificates[f"{name}-ca"]
+    return (
+        issuers[leaf["issuerRef"]["name"]] == {"ca": {"secretName": ca["secretName"]}}
+        and issuers[ca["issuerRef"]["name"]] == {"selfSigned": {}}
+        and ca["isCA"]
+        and ca["privateKey"]["rotationPolicy"] == "Never"
+        and ca["secretName"] != leaf["secretName"]
+    )
 
 
 def _at(value, path):
