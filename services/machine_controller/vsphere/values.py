@@ -319,7 +319,7 @@ class NetworkDevice(msgspec.Struct, frozen=True):
 
 
 class CloneSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A clone, powered off. Zero and empty mean: as the template has it.
+    """A clone, powered off, whose disks show their UUIDs to the guest. Zero and empty mean: as the template has it.
 
     `snapshot` set makes a linked clone (its disks cannot grow). `networks` replaces all cards of the template, in this
     order; None keeps them. `disk_gib` grows the template's first disk, `extra_disks_gib` adds disks behind it.

@@ -183,6 +183,8 @@ def _clone_spec(api: Api, spec: CloneSpec, template: dict[str, Any]) -> Any:
         memoryMB=spec.memory_mib or None,
         annotation=spec.annotation or None,
         extraConfig=_options(spec.extra_config),
+        # disk.EnableUUID: without it disks have no serial in the guest, and a CSI driver cannot find its volumes.
+        flags=vim.vm.FlagInfo(diskUuidEnabled=True),
         deviceChange=devices.changes(list(template.get("config.hardware.device", ())), spec),
         vmProfile=profile,
         # An OVF template's vApp properties would be offered to cloud-init as a second source of its configuration.
