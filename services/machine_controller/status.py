@@ -32,6 +32,8 @@ NOT_READY = "NotReady"
 _NOT_PAUSED = "NotPaused"
 _FULFILLED = "Fulfilled"
 _WAITING = "WaitingForIPAddress"
+_MOST = 128
+"""How many rows a list of the status may have: the definition refuses the whole status for one more."""
 
 
 class News(NamedTuple):
@@ -122,12 +124,12 @@ def _ready(provisioned: Condition, vcenter: Condition | None) -> tuple[bool, str
 
 
 def addresses(news: News) -> list[dict[str, str]]:
-    """Addresses that the guest reports, assigned ones first, and the node's name."""
+    """Addresses that the guest reports, assigned ones first, and the node's name: at most what a status may have."""
     assert news.vm is not None
     reported = own_addresses(news.vm, news.shared)
     ordered = [a for a in news.first if a in reported] + [a for a in reported if a not in news.first]
     rows = [{"type": "ExternalIP", "address": address} for address in ordered]
-    return [*rows, {"type": "InternalDNS", "address": news.name}] if rows else []
+    return [*rows[: _MOST - 1], {"type": "InternalDNS", "address": news.name}] if rows else []
 
 
 def own_addresses(vm: VirtualMachine, shared: str = "") -> list[str]:
@@ -148,11 +150,11 @@ def usable(address: str) -> bool:
 def _network(vm: VirtualMachine) -> list[dict[str, object]]:
     return [
         {"macAddr": nic.mac, "connected": nic.connected}
-        | ({"ipAddrs": list(nic.addresses)} if nic.addresses else {})
+        | ({"ipAddrs": list(nic.addresses[:_MOST])} if nic.addresses else {})
         | ({"networkName": nic.network} if nic.network else {})
         for nic in vm.guest.nics
         if nic.mac
-    ]
+    ][:_MOST]
 
 
 def unreported(

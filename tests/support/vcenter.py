@@ -156,7 +156,10 @@ class Vcsim:
         self._ask("POST", "/vms", {"vm": vm, "do": do, **arguments})
 
     def report(self, vm, *, addresses=None, host_name=None, tools=""):
-        """Have VMware Tools report `addresses` (MAC to list), a host name, their own state."""
+        """Have VMware Tools report `addresses` (MAC to list), a host name, their own state.
+
+        A MAC that no card of the VM has is that of an interface which the guest alone has, a bridge of pods, say.
+        """
         said = {"vm": vm, "addresses": addresses, "hostName": host_name, "tools": tools}
         self._ask("POST", "/guest", {key: value for key, value in said.items() if value is not None})
 

@@ -270,8 +270,8 @@ func (c *control) guest(body []byte) error {
 			nics := slices.Clone(vm.Guest.Net)
 			for mac, addresses := range report.Addresses {
 				at := slices.IndexFunc(nics, func(nic types.GuestNicInfo) bool { return strings.EqualFold(nic.MacAddress, mac) })
-				if at < 0 {
-					nics, at = append(nics, types.GuestNicInfo{MacAddress: mac}), len(nics)
+				if at < 0 { // no card of the VM: an interface that the guest alone has
+					nics, at = append(nics, types.GuestNicInfo{MacAddress: mac, DeviceConfigId: -1}), len(nics)
 				}
 				nics[at].IpAddress, nics[at].IpConfig, nics[at].Connected = addresses, nil, true
 			}

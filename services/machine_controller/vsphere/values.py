@@ -100,7 +100,10 @@ class GuestNic(msgspec.Struct, frozen=True):
 
 
 class Guest(msgspec.Struct, frozen=True):
-    """What VMware Tools report: the truth as the guest sees it, empty while the tools do not run."""
+    """What VMware Tools report: the truth as the guest sees it, empty while the tools do not run.
+
+    `nics` are interfaces that are network cards of the VM; those that the guest alone has are left out.
+    """
 
     tools: ToolsState = ToolsState.UNKNOWN
     host_name: str = ""

@@ -2,7 +2,9 @@
 
 Responsible for: which properties are read, the same for a single read and for the watch, and what they mean.
 Invariants: a property that is not set (a VM that is being made has no config) reads as the value's default. UUIDs and
-MACs are in lower case; a guest's addresses are in their shortest form, so that they compare with assigned ones.
+MACs are in lower case; a guest's addresses are in their shortest form, so that they compare with assigned ones. Of a
+guest's interfaces only those that are cards of the VM are told: bridges of pods and addresses of Services, which Tools
+report too, are nothing of the node's.
 """
 
 from __future__ import annotations
@@ -75,8 +77,13 @@ def _guest(properties: Properties) -> Guest:
     return Guest(
         tools=ToolsState(tools) if tools in known else ToolsState.UNKNOWN,
         host_name=properties.get("guest.hostName") or "",
-        nics=tuple(_guest_nic(nic) for nic in properties.get("guest.net") or ()),
+        nics=tuple(_guest_nic(nic) for nic in properties.get("guest.net") or () if _is_card(nic)),
     )
+
+
+def _is_card(nic: Any) -> bool:
+    """Whether an interface is a card of the VM: it has the card's device key then, and -1 otherwise."""
+    return bool(nic.deviceConfigId >= 0)
 
 
 def _guest_nic(nic: Any) -> GuestNic:
@@ -85,17 +92,18 @@ def _guest_nic(nic: Any) -> GuestNic:
         addresses = [address.ipAddress for address in nic.ipConfig.ipAddress]
     return GuestNic(
         mac=(nic.macAddress or "").lower(),
-        addresses=tuple(dict.fromkeys(_shortest(address) for address in addresses if address)),
+        addresses=tuple(dict.fromkeys(filter(None, map(_shortest, addresses)))),
         network=nic.network or "",
         connected=bool(nic.connected),
     )
 
 
 def _shortest(address: str) -> str:
+    """Return an address in its shortest form, without a scope; "" for what is none, as a guest may say anything."""
     try:
-        return str(ipaddress.ip_address(address))
+        return str(ipaddress.ip_address(address.partition("%")[0]))
     except ValueError:
-        return address
+        return ""
 
 
 def task(reference: Ref, properties: Properties) -> Task:

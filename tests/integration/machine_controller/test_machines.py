@@ -200,10 +200,13 @@ async def test_a_machine_with_a_static_and_a_dhcp_device_waits_for_both(site, si
     await site.machine("m1", *TWO_NICS)
     await site.says("m1", "WaitingForIPAllocation")
     first, second = ("00:50:56:00:00:01", "00:50:56:00:00:02")
-    sim.report("m1", addresses={first: ["10.0.0.10"]}, tools="guestToolsRunning")
+    pods = {"be:ef:00:00:00:01": ["10.244.0.1"]}  # a bridge that the guest alone has
+    sim.report("m1", addresses={first: ["10.0.0.10"], **pods}, tools="guestToolsRunning")
     await site.says("m1", "WaitingForIPAllocation", "addresses on 2 devices, but on 1")
     sim.report("m1", addresses={second: ["198.51.100.7"]})
-    await site.provisioned("m1")
+    status = (await site.provisioned("m1"))["status"]
+    assert [row["address"] for row in status["addresses"]] == ["10.0.0.10", "198.51.100.7", "m1"]
+    assert [row["macAddr"] for row in status["network"]] == [first, second]
     await site.delete("m1")
     await site.gone("m1")
 

@@ -110,6 +110,16 @@ def test_the_address_of_the_control_plane_is_no_nodes_own(shared, reported, own)
     assert [row["address"] for row in status["addresses"]] == [own, "m1"]
 
 
+def test_lists_are_no_longer_than_the_definition_lets_them_be():
+    many = [f"10.0.{number // 250}.{number % 250 + 1}" for number in range(400)]
+    cards = [(f"m{number}", f"10.9.0.{number + 1}") for number in range(200)]
+    news = News(vm=vm(("m", *many), *cards), name="m1", first=(many[300],))
+    status = msgspec.json.decode(with_news(machine(), news, NOW).status)
+    assert len(status["addresses"]) == len(status["network"]) == len(status["network"][0]["ipAddrs"]) == 128
+    assert [row["address"] for row in status["addresses"][:2]] == [many[300], many[0]]
+    assert status["addresses"][-1] == {"type": "InternalDNS", "address": "m1"}
+
+
 @pytest.mark.parametrize(
     ("nics", "static", "dhcp", "fixed", "left"),
     [
