@@ -2,7 +2,8 @@
 
 Responsible for: looking names up in the inventory, and the rules about linked and full clones, disks and storage.
 Invariants: a clone is linked where it may be and the template has a snapshot; a disk that has to grow makes it a full
-one, unless the spec insists on linkedClone, which then is a mistake to be told. Nothing in vCenter is changed here.
+one, unless the spec insists on linkedClone, which then is a mistake to be told. A clone has the template's disks, no
+more of them. Nothing in vCenter is changed here.
 Must not know: Kubernetes objects beyond the spec, when a clone is made.
 Source: CAPV v1.16 pkg/services/govmomi/vcenter/clone.go.
 """
@@ -47,6 +48,7 @@ async def clone_spec(
         NetworkDevice(await inventory.network(datacenter, device.network_name), device.mac_addr.lower())
         for device in placement.network.devices
     ]
+    _check_disks(spec, template)
     snapshot = _snapshot(spec, template)
     return CloneSpec(
         name=name,
@@ -60,8 +62,7 @@ async def clone_spec(
         cpus=spec.num_cpus,
         cores_per_socket=spec.num_cores_per_socket,
         memory_mib=spec.memory_mib,
-        disk_gib=0 if snapshot is not None and not _grows(spec, template) else spec.disk_gib,
-        extra_disks_gib=spec.additional_disks_gib,
+        disks_gib=() if snapshot is not None and not _grows(spec, template) else _sizes(spec),
         networks=tuple(networks),
         annotation=note,
     )
@@ -83,7 +84,20 @@ def _snapshot(spec: VSphereMachineSpec, template: Template) -> Ref | None:
 
 
 def _grows(spec: VSphereMachineSpec, template: Template) -> bool:
-    return bool(template.disks) and spec.disk_gib * _GIB > template.disks[0].capacity_bytes
+    return any(gib * _GIB > disk.capacity_bytes for gib, disk in zip(_sizes(spec), template.disks, strict=False))
+
+
+def _sizes(spec: VSphereMachineSpec) -> tuple[int, ...]:
+    """Sizes in GiB that are wanted of the template's disks, in their order; 0 for one that stays as it is."""
+    return (spec.disk_gib, *spec.additional_disks_gib)
+
+
+def _check_disks(spec: VSphereMachineSpec, template: Template) -> None:
+    """Refuse sizes of disks that the template has not: CAPV passes over them, and a node would lack its disks."""
+    wanted, others = len(spec.additional_disks_gib), max(0, len(template.disks) - 1)
+    if wanted > others:
+        why = f"they are for the disks of {template.path} behind its first, and none is added"
+        raise InvalidValue("additionalDisksGiB", f"{wanted} given, at most {others} expected: {why}")
 
 
 async def _by_policy(

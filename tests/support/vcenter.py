@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from services.machine_controller.vsphere.credentials import Credentials, Trust
+from services.machine_controller.vsphere.properties import read
+from services.machine_controller.vsphere.soap import vim
 from services.machine_controller.vsphere.values import Server
 from services.runtime import pki
 from tools import binaries
@@ -206,3 +208,22 @@ class Vcsim:
             connection.close()
         assert answer.status == http.HTTPStatus.OK, f"{method} {path}: {content}"
         return json.loads(content)
+
+
+async def add_disk(vc, vm, gib):
+    """Give a VM (a reference) another disk, on the controller of its first."""
+    path, change = "config.hardware.device", vim.vm.device.VirtualDeviceSpec
+    devices = (await vc.vms._session.call("look", lambda api: read(api, vm, path)))[path]
+    disks = [device for device in devices if isinstance(device, vim.vm.device.VirtualDisk)]
+    disk = vim.vm.device.VirtualDisk(
+        key=-1,
+        controllerKey=disks[0].controllerKey,
+        unitNumber=len(disks),
+        capacityInKB=gib << 20,
+        capacityInBytes=gib << 30,
+        backing=vim.vm.device.VirtualDisk.FlatVer2BackingInfo(diskMode="persistent", fileName=""),
+    )
+    added = change(operation=change.Operation.add, fileOperation=change.FileOperation.create, device=disk)
+    spec = vim.vm.ConfigSpec(deviceChange=[added])
+    task = await vc.vms._task("add a disk", vm, lambda managed: managed.ReconfigVM_Task(spec))
+    assert (await vc.watch.finished(task)).error is None

@@ -1,7 +1,7 @@
 """Virtual hardware: reading a VM's cards and disks, and the changes that a clone makes to them.
 
-Invariants: cards come in the order of their device keys, which is the order in which the guest sees them. New devices
-have negative keys, as vCenter asks of a client; it replaces them.
+Invariants: cards and disks come in the order of their device keys, which is the order in which the guest sees them. New
+cards have negative keys, as vCenter asks of a client; it replaces them. Disks grow; none is added or made smaller.
 Must not know: sessions, calls.
 """
 
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 _GIB: Final = 1 << 30
 _KIB: Final = 1 << 10
 _FIRST_NIC_KEY: Final = -100
-_FIRST_DISK_KEY: Final = -200
-_CONTROLLER_UNIT: Final = 7  # of a SCSI bus: the controller itself
-_LAST_UNIT: Final = 63
-_SCSI_UNITS: Final = 15
 
 _DEVICE: Final = vim.vm.device
 _CHANGE: Final = vim.vm.device.VirtualDeviceSpec
@@ -116,51 +112,23 @@ def _backing(network: Network) -> Any:
 
 def _disk_changes(hardware: list[Any], spec: CloneSpec) -> list[Any]:
     existing = _disks(hardware)
+    if any(spec.disks_gib[len(existing) :]):
+        raise InvalidValue("disk sizes", f"there are {len(spec.disks_gib)}, but the template has {len(existing)} disks")
     found: list[Any] = []
-    if spec.disk_gib:
-        if not existing:
-            raise InvalidValue("disk size", f"the template has no disk that could grow to {spec.disk_gib} GiB")
-        found += _grown(existing[0], spec)
-    if spec.extra_disks_gib:
-        if not existing:
-            raise InvalidValue("additional disks", "the template has no disk whose controller they could share")
-        found += _extra(hardware, existing[0], spec)
+    for number, (disk, gib) in enumerate(zip(existing, spec.disks_gib, strict=False), start=1):
+        if gib and gib * _GIB != _bytes(disk):
+            found.append(_grown(disk, number, gib, linked=spec.snapshot is not None))
     return found
 
 
-def _grown(disk: Any, spec: CloneSpec) -> list[Any]:
-    wanted, present = spec.disk_gib * _GIB, _bytes(disk)
-    if wanted == present:
-        return []
+def _grown(disk: Any, number: int, gib: int, *, linked: bool) -> Any:
+    wanted, present = gib * _GIB, _bytes(disk)
     if wanted < present:
         shown = f"{present / _GIB:g} GiB"
-        raise InvalidValue("disk size", f"{spec.disk_gib} GiB is less than the template's {shown}; disks cannot shrink")
-    if spec.snapshot is not None:
-        raise InvalidValue("disk size", "the disk of a linked clone cannot be larger than the template's")
+        message = f"{gib} GiB for disk {number} is less than the template's {shown}; disks cannot shrink"
+        raise InvalidValue("disk size", message)
+    if linked:
+        raise InvalidValue("disk size", f"disk {number} of a linked clone cannot be larger than the template's")
     disk.capacityInKB = wanted // _KIB
     disk.capacityInBytes = wanted
-    return [_CHANGE(operation=_CHANGE.Operation.edit, device=disk)]
-
-
-def _extra(hardware: list[Any], beside: Any, spec: CloneSpec) -> list[Any]:
-    controller = next((d for d in hardware if d.key == beside.controllerKey), None)
-    units = _SCSI_UNITS if isinstance(controller, _DEVICE.VirtualSCSIController) else _LAST_UNIT
-    taken = {d.unitNumber for d in hardware if d.controllerKey == beside.controllerKey} | {_CONTROLLER_UNIT}
-    free = [unit for unit in range(units + 1) if unit not in taken]
-    if len(free) < len(spec.extra_disks_gib):
-        raise InvalidValue("additional disks", f"the controller has room for {len(free)} more")
-    found: list[Any] = []
-    for index, size in enumerate(spec.extra_disks_gib):
-        disk = _DEVICE.VirtualDisk(
-            key=_FIRST_DISK_KEY - index,
-            controllerKey=beside.controllerKey,
-            unitNumber=free[index],
-            capacityInKB=size * _GIB // _KIB,
-            capacityInBytes=size * _GIB,
-            backing=_DEVICE.VirtualDisk.FlatVer2BackingInfo(diskMode="persistent", thinProvisioned=True, fileName=""),
-        )
-        change = _CHANGE(operation=_CHANGE.Operation.add, fileOperation=_CHANGE.FileOperation.create, device=disk)
-        if spec.storage_policy_id:
-            change.profile = [vim.vm.DefinedProfileSpec(profileId=spec.storage_policy_id)]
-        found.append(change)
-    return found
+    return _CHANGE(operation=_CHANGE.Operation.edit, device=disk)

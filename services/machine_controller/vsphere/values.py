@@ -325,7 +325,7 @@ class CloneSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A clone, powered off, whose disks show their UUIDs to the guest. Zero and empty mean: as the template has it.
 
     `snapshot` set makes a linked clone (its disks cannot grow). `networks` replaces all cards of the template, in this
-    order; None keeps them. `disk_gib` grows the template's first disk, `extra_disks_gib` adds disks behind it.
+    order; None keeps them. `disks_gib` are sizes that the template's disks grow to, in their order; 0 keeps one.
     Without `datastore` vCenter takes the template's, or one that fits the policy.
     """
 
@@ -341,8 +341,7 @@ class CloneSpec(msgspec.Struct, frozen=True, kw_only=True):
     cpus: int = 0
     cores_per_socket: int = 0
     memory_mib: int = 0
-    disk_gib: int = 0
-    extra_disks_gib: tuple[int, ...] = ()
+    disks_gib: tuple[int, ...] = ()
     networks: tuple[NetworkDevice, ...] | None = None
     extra_config: ExtraConfig = msgspec.field(default_factory=ExtraConfig)
     annotation: str = ""

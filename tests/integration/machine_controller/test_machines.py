@@ -369,10 +369,18 @@ async def test_a_mistake_in_the_spec_is_told_before_there_is_a_vm(site):
 
 
 async def test_hardware_is_as_the_spec_says(site):
-    await site.machine("m1", numCPUs=4, memoryMiB=4096, diskGiB=20, additionalDisksGiB=[3], cloneMode="fullClone")
+    await site.machine("m1", numCPUs=4, memoryMiB=4096, diskGiB=20, cloneMode="fullClone")
     await site.provisioned("m1")
     vm = site.vm("m1")
-    assert (vm["cpus"], vm["memoryMiB"], vm["disksGiB"]) == (4, 4096, [20, 3])
+    assert (vm["cpus"], vm["memoryMiB"], vm["disksGiB"]) == (4, 4096, [20])
+    await site.delete("m1")
+    await site.gone("m1")
+
+
+async def test_a_size_for_a_disk_that_the_template_has_not_is_refused(site):
+    await site.machine("m1", additionalDisksGiB=[3])
+    await site.says("m1", "TaskFailed", "additionalDisksGiB: 1 given, at most 0 expected", TEMPLATE)
+    assert site.own_vms() == {}
     await site.delete("m1")
     await site.gone("m1")
 

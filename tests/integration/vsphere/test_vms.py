@@ -27,6 +27,7 @@ from services.machine_controller.vsphere.values import (
     Ref,
     TaskState,
 )
+from tests.support.vcenter import add_disk
 from tests.support.waiting import until
 
 
@@ -42,8 +43,7 @@ async def test_a_clone_is_what_its_spec_says(sim, vc, spec_for, name):
         cpus=4,
         cores_per_socket=2,
         memory_mib=4096,
-        disk_gib=25,
-        extra_disks_gib=(3, 4),
+        disks_gib=(25,),
         networks=tuple(NetworkDevice(network) for network in networks),
         extra_config=ExtraConfig({"guestinfo.metadata": "bWV0YQ==", "guestinfo.metadata.encoding": "base64"}),
     )
@@ -54,7 +54,7 @@ async def test_a_clone_is_what_its_spec_says(sim, vc, spec_for, name):
     assert (vm.name, vm.instance_uuid, vm.power, vm.template) == (name, spec.instance_uuid, PowerState.OFF, False)
     assert (vm.parent, vm.host) == (spec.folder, cluster.hosts[1])
     seen = sim.vm(name)
-    assert (seen["cpus"], seen["memoryMiB"], seen["disksGiB"]) == (4, 4096, [25, 3, 4])
+    assert (seen["cpus"], seen["memoryMiB"], seen["disksGiB"]) == (4, 4096, [25])
     assert (seen["pool"], seen["host"], seen["datastores"]) == ("DC0_C1_RP1", "DC0_C1_H1", ["LocalDS_0"])
     assert [nic["network"] for nic in seen["nics"]] == ["VM Network", "DC0_DVPG0"]
     assert seen["extraConfig"]["guestinfo.metadata"] == "bWV0YQ=="
@@ -91,7 +91,26 @@ async def test_a_linked_clone_hangs_on_a_snapshot(sim, vc, made, spec_for, name)
     vm = await made(name, template=template.ref, snapshot=found.snapshot)
     assert vm.power is PowerState.OFF
     with pytest.raises(InvalidValue, match="linked clone cannot be larger"):
-        await vc.vms.clone(await spec_for("x", template=template.ref, snapshot=found.snapshot, disk_gib=50))
+        await vc.vms.clone(await spec_for("x", template=template.ref, snapshot=found.snapshot, disks_gib=(50,)))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "disks"),
+    [((), [10, 50]), ((20,), [20, 50]), ((20, 100), [20, 100]), ((0, 100), [10, 100]), ((10, 50), [10, 50])],
+)
+async def test_sizes_are_those_of_the_templates_disks_in_their_order(vc, made, name, sizes, disks):
+    template = await made(f"{name}-template")
+    await add_disk(vc, template.ref, 50)
+    await made(name, template=template.ref, disks_gib=sizes)
+    seen = await vc.inventory.template(await vc.inventory.datacenter(), name)
+    assert [disk.capacity_bytes >> 30 for disk in seen.disks] == disks
+
+
+async def test_no_disk_becomes_smaller_whichever_it_is(vc, made, spec_for, name):
+    template = await made(name)
+    await add_disk(vc, template.ref, 50)
+    with pytest.raises(InvalidValue, match=r"30 GiB for disk 2 is less than the template's 50 GiB"):
+        await vc.vms.clone(await spec_for("never", template=template.ref, disks_gib=(20, 30)))
 
 
 async def test_a_clone_of_a_template_proper_works(sim, vc, made, name):
@@ -104,8 +123,8 @@ async def test_a_clone_of_a_template_proper_works(sim, vc, made, name):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"disk_gib": 5}, r"invalid disk size: 5 GiB is less than the template's 10 GiB"),
-        ({"extra_disks_gib": (1,) * 100}, r"invalid additional disks: the controller has room for"),
+        ({"disks_gib": (5,)}, r"invalid disk size: 5 GiB for disk 1 is less than the template's 10 GiB"),
+        ({"disks_gib": (0, 1)}, r"invalid disk sizes: there are 2, but the template has 1 disks"),
     ],
 )
 async def test_a_spec_that_does_not_fit_the_template_is_refused_before_the_clone(sim, vc, spec_for, changes, message):
@@ -116,8 +135,8 @@ async def test_a_spec_that_does_not_fit_the_template_is_refused_before_the_clone
 
 async def test_a_storage_policy_is_passed_on(sim, vc, made, name):
     policy = await vc.inventory.storage_policy("vSAN Default Storage Policy")
-    vm = await made(name, storage_policy_id=policy.id, extra_disks_gib=(2,))
-    assert sim.vm(vm.name)["disksGiB"] == [10, 2]
+    vm = await made(name, storage_policy_id=policy.id)
+    assert sim.vm(vm.name)["disksGiB"] == [10]
 
 
 async def test_a_vm_is_found_by_instance_or_bios_uuid_whatever_its_name(sim, vc, made, name):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from services.machine_controller import record
 from services.machine_controller.api import VSphereMachineSpec
-from services.machine_controller.cloning import _grows, _snapshot
+from services.machine_controller.cloning import _check_disks, _grows, _snapshot
 from services.machine_controller.contract import Secret
 from services.machine_controller.credentials import Login, Trouble, read
 from services.machine_controller.guard import held
@@ -18,7 +20,7 @@ from services.machine_controller.record import Record
 from services.machine_controller.settings import CAPV_LEASE, MachineSettings
 from services.machine_controller.slots import Slots
 from services.machine_controller.vsphere.credentials import Credentials
-from services.machine_controller.vsphere.errors import NotFound
+from services.machine_controller.vsphere.errors import InvalidValue, NotFound
 from services.machine_controller.vsphere.values import Disk, Ref, Server, Template
 from services.runtime.kube.objects import KubeObject, ObjectKey, ObjectMeta, raw
 from services.runtime.settings import SettingsError
@@ -178,6 +180,8 @@ TEMPLATE = Template(
     disks=(Disk(2000, "disk", 10 * GIB),),
 )
 PLAIN = Template(ref=TEMPLATE.ref, name="t", disks=TEMPLATE.disks)
+TWO_DISKS = replace(TEMPLATE, disks=(*TEMPLATE.disks, Disk(2001, "disk", 50 * GIB)))
+DISKLESS = replace(TEMPLATE, disks=())
 
 
 @pytest.mark.parametrize(
@@ -191,12 +195,31 @@ PLAIN = Template(ref=TEMPLATE.ref, name="t", disks=TEMPLATE.disks)
         ({"disk_gib": 20}, TEMPLATE, None),
         ({"disk_gib": 10}, TEMPLATE, SNAPSHOT),
         ({"disk_gib": 20, "clone_mode": "linkedClone"}, TEMPLATE, SNAPSHOT),
+        ({"additional_disks_gib": (50,)}, TWO_DISKS, SNAPSHOT),
+        ({"additional_disks_gib": (100,)}, TWO_DISKS, None),
+        ({"additional_disks_gib": (100,), "clone_mode": "linkedClone"}, TWO_DISKS, SNAPSHOT),
     ],
 )
 def test_a_clone_is_linked_where_it_may_be(fields, template, wanted):
     spec = VSphereMachineSpec(**fields)
     assert _snapshot(spec, template) == wanted
-    assert _grows(spec, template) is (fields.get("disk_gib", 0) > 10)
+    assert _grows(spec, template) is (fields.get("disk_gib", 0) > 10 or 100 in fields.get("additional_disks_gib", ()))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "template", "message"),
+    [
+        ((), PLAIN, None),
+        ((100,), TWO_DISKS, None),
+        ((100,), TEMPLATE, "additionalDisksGiB: 1 given, at most 0 expected: .* /dc/vm/t"),
+        ((100, 7), TWO_DISKS, "additionalDisksGiB: 2 given, at most 1 expected: .* /dc/vm/t"),
+        ((1,), DISKLESS, "additionalDisksGiB: 1 given, at most 0 expected: .* /dc/vm/t"),
+    ],
+)
+def test_there_are_no_more_sizes_than_disks_of_the_template(sizes, template, message):
+    spec = VSphereMachineSpec(additional_disks_gib=sizes)
+    with pytest.raises(InvalidValue, match=message) if message else nullcontext():
+        _check_disks(spec, template)
 
 
 def test_a_snapshot_that_is_named_must_be_there():
