@@ -179,7 +179,7 @@ def _clone_spec(api: Api, spec: CloneSpec, template: dict[str, Any]) -> Any:
     config = vim.vm.ConfigSpec(
         instanceUuid=spec.instance_uuid,
         numCPUs=spec.cpus or None,
-        numCoresPerSocket=spec.cores_per_socket or None,
+        numCoresPerSocket=spec.cores_per_socket or spec.cpus or None,
         memoryMB=spec.memory_mib or None,
         annotation=spec.annotation or None,
         extraConfig=_options(spec.extra_config),
