@@ -38,12 +38,10 @@ async def clone_spec(
     folder = await inventory.folder(datacenter, placement.folder)
     cluster = await inventory.cluster(datacenter, placement.compute_cluster) if placement.compute_cluster else None
     pool = await inventory.resource_pool(datacenter, placement.resource_pool, cluster=cluster)
-    policy, datastore = "", None
-    if placement.datastore:
-        datastore = (await inventory.datastore(datacenter, placement.datastore)).ref
+    named = await inventory.datastore(datacenter, placement.datastore) if placement.datastore else None
+    policy, datastore = "", named.ref if named is not None else None
     if spec.storage_policy_name:
-        policy, chosen = await _by_policy(inventory, datacenter, spec.storage_policy_name, template, pool, uuid)
-        datastore = datastore or chosen
+        policy, datastore = await _by_policy(inventory, spec.storage_policy_name, named, pool, template, uuid)
     networks = [
         NetworkDevice(await inventory.network(datacenter, device.network_name), device.mac_addr.lower())
         for device in placement.network.devices
@@ -101,16 +99,18 @@ def _check_disks(spec: VSphereMachineSpec, template: Template) -> None:
 
 
 async def _by_policy(
-    inventory: Inventory, datacenter: Found, name: str, template: Template, pool: Found, uuid: str
-) -> tuple[str, Ref | None]:
-    """Return a storage policy's id and a datastore that fits it; None where the template's own does."""
+    inventory: Inventory, name: str, datastore: Found | None, pool: Found, template: Template, uuid: str
+) -> tuple[str, Ref]:
+    """Return a storage policy's id and the datastore that the clone gets: the one that was named, if it fits.
+
+    Where none was, one that fits out of those that the pool's hosts see: the template's own, if they see it.
+    """
     policy = await inventory.storage_policy(name)
-    if await inventory.compatible_datastores(policy, template.datastores):
-        return policy.id, None
-    owner = await inventory.pool_owner(pool.ref)
-    clusters = [c for c in await inventory.clusters(datacenter) if c.ref == owner]
-    fitting = await inventory.compatible_datastores(policy, clusters[0].datastores) if clusters else ()
+    among = (datastore.ref,) if datastore is not None else await inventory.pool_datastores(pool.ref)
+    fitting = await inventory.compatible_datastores(policy, among)
     if not fitting:
-        raise InvalidValue("storagePolicyName", f"no datastore of the resource pool's hosts fits {policy.name}")
+        which = f"datastore {datastore.name}" if datastore is not None else f"any datastore of {pool.path}"
+        raise InvalidValue("storagePolicyName", f"{policy.name} does not fit {which}")
+    best = tuple(each for each in fitting if each in template.datastores) or fitting
     # Spread by the machine, so that a second try takes the same one.
-    return policy.id, fitting[zlib.crc32(uuid.encode()) % len(fitting)]
+    return policy.id, best[zlib.crc32(uuid.encode()) % len(best)]

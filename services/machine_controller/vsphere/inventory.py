@@ -149,6 +149,15 @@ class Inventory:
             "find the owner of a resource pool", lambda a: ref(read(a, pool, "owner")["owner"])
         )
 
+    async def pool_datastores(self, pool: Ref) -> tuple[Ref, ...]:
+        """Datastores that the hosts of a resource pool see, be they a cluster's or a standalone one."""
+
+        def work(api: Api) -> tuple[Ref, ...]:
+            owner = ref(read(api, pool, "owner")["owner"])
+            return _refs(read(api, owner, "datastore").get("datastore"))
+
+        return await self._shared(("datastores", pool), "list the datastores of a resource pool", work)
+
     async def folder(self, datacenter: Found, name: str = "") -> Found:
         """Return a VM folder; without a name the datacenter's own."""
 

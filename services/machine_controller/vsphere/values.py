@@ -326,7 +326,7 @@ class CloneSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `snapshot` set makes a linked clone (its disks cannot grow). `networks` replaces all cards of the template, in this
     order; None keeps them. `disks_gib` are sizes that the template's disks grow to, in their order; 0 keeps one.
-    Without `datastore` vCenter takes the template's, or one that fits the policy. `cpus` without `cores_per_socket` are
+    Without `datastore` the choice is vCenter's, the template's mostly. `cpus` without `cores_per_socket` are
     in one socket.
     """
 
