@@ -43,7 +43,7 @@ _NETWORK_TYPES: Final = {
 
 
 class Inventory:
-    """Look-ups. `datacenter` arguments are what `datacenter()` returned; names may be bare, or inventory paths."""
+    """Look-ups. `datacenter` arguments are what `datacenter()` returned; names may be bare, inventory paths or ids."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

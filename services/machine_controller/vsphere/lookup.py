@@ -2,7 +2,8 @@
 
 Responsible for: what a name may be, and the errors that say what there is instead.
 Invariants: a path is exact; a bare name is looked for in the place where such objects are, however deep, and several
-hits are Ambiguous. Names are compared decoded: vCenter escapes percent signs, slashes and backslashes in them.
+hits are Ambiguous. A name goes before an id that reads like it. Names are compared decoded: vCenter escapes percent
+signs, slashes and backslashes in them.
 Must not know: what is done with the object.
 """
 
@@ -68,9 +69,10 @@ def folder_of(api: Api, datacenter: Ref, kind: Kind) -> Ref:
 
 
 def find(api: Api, kind: Kind, name: str, datacenter: Found | None, *, below: Ref | None = None) -> Found:
-    """Return the one object of a kind that is called `name`: a bare name, or an inventory path.
+    """Return the one object of a kind that is called `name`: a bare name, an inventory path, or else its id.
 
-    A path is absolute ("/DC0/vm/prod/ubuntu") or relative to the datacenter's folder for the kind ("prod/ubuntu").
+    A path is absolute ("/DC0/vm/prod/ubuntu") or relative to the datacenter's folder for the kind ("prod/ubuntu"). An
+    id is "dvportgroup-21", or as `str()` of a Ref has it ("DistributedVirtualPortgroup:dvportgroup-21").
     `below` narrows where a bare name is looked for. Raises NotFound with the names there are, and Ambiguous.
     """
     where = datacenter.path if datacenter else ""
@@ -79,7 +81,9 @@ def find(api: Api, kind: Kind, name: str, datacenter: Found | None, *, below: Re
     if below is None:
         below = folder_of(api, datacenter.ref, kind) if datacenter else ref(api.content.rootFolder)
     everything = all_of(api, kind, below)
-    hits = [found for found in everything if found.name == name]
+    hits = [found for found in everything if found.name == name] or [
+        found for found in everything if name in (found.ref.id, str(found.ref))
+    ]
     if not hits:
         nearby = sorted({found.name for found in everything})
         raise NotFound(kind.word, name, where=where.lstrip("/"), nearby=nearby[:_NEARBY])

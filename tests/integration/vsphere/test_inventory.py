@@ -91,6 +91,23 @@ async def test_networks_of_all_kinds_are_found_with_what_a_card_needs(vc, datace
     assert bool(network.opaque_id and network.opaque_type) is (kind is NetworkKind.OPAQUE)
 
 
+@pytest.mark.parametrize("name", ["DC0_DVPG0", "VM Network", "DC0_NSX0"])
+async def test_a_network_is_found_by_its_id_too(vc, datacenter, name):
+    network = await vc.inventory.network(datacenter, name)
+    for text in (network.ref.id, str(network.ref)):
+        assert await vc.inventory.network(datacenter, text) == network
+    with pytest.raises(NotFound, match=f"network 'VirtualMachine:{network.ref.id}' not found"):
+        await vc.inventory.network(datacenter, f"VirtualMachine:{network.ref.id}")
+
+
+async def test_a_name_goes_before_an_id_that_reads_like_it(sim, vc, datacenter, made, name):
+    first, second = await made(name), await made(f"{name}-b")
+    assert (await vc.inventory.template(datacenter, first.ref.id)).ref == first.ref
+    vc.inventory.forget()
+    sim.change(second.name, "rename", name=first.ref.id)
+    assert (await vc.inventory.template(datacenter, first.ref.id)).ref == second.ref
+
+
 async def test_a_missing_network_is_named_with_those_there_are(vc, datacenter):
     with pytest.raises(NotFound, match=r"network 'k8s' not found in DC0; there are: .*DC0_DVPG0.*VM Network"):
         await vc.inventory.network(datacenter, "k8s")
