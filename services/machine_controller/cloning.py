@@ -31,8 +31,6 @@ async def clone_spec(
     inventory: Inventory, name: str, uuid: str, spec: VSphereMachineSpec, placement: Placement, note: str
 ) -> CloneSpec:
     """Look everything up; `note` is what the VM's annotation says. Raises VSphereError."""
-    if spec.hardware_version:
-        raise InvalidValue("hardwareVersion", "it is the template's; upgrade the template instead")
     datacenter = await inventory.datacenter(placement.datacenter)
     template = await inventory.template(datacenter, spec.template)
     folder = await inventory.folder(datacenter, placement.folder)
@@ -46,6 +44,7 @@ async def clone_spec(
         NetworkDevice(await inventory.network(datacenter, device.network_name), device.mac_addr.lower())
         for device in placement.network.devices
     ]
+    _check_version(spec, template)
     _check_disks(spec, template)
     snapshot = _snapshot(spec, template)
     return CloneSpec(
@@ -96,6 +95,20 @@ def _check_disks(spec: VSphereMachineSpec, template: Template) -> None:
     if wanted > others:
         why = f"they are for the disks of {template.path} behind its first, and none is added"
         raise InvalidValue("additionalDisksGiB", f"{wanted} given, at most {others} expected: {why}")
+
+
+def _check_version(spec: VSphereMachineSpec, template: Template) -> None:
+    """Refuse a hardware version that the template has not reached: CAPV would upgrade the VM before its first boot."""
+    if _version(spec.hardware_version) > _version(template.hardware_version):
+        there = f"{template.path} has {template.hardware_version or 'an unknown one'}, and no VM is upgraded"
+        message = f"{spec.hardware_version} is more than the template's: {there}; upgrade the template instead"
+        raise InvalidValue("hardwareVersion", message)
+
+
+def _version(text: str) -> int:
+    """Return the number in "vmx-19"; 0 for what has none."""
+    number = text.removeprefix("vmx-")
+    return int(number) if number.isdecimal() else 0
 
 
 async def _by_policy(

@@ -239,7 +239,10 @@ class Disk(msgspec.Struct, frozen=True):
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True):
-    """A VM or template to clone from. `snapshot` is its current snapshot, what a linked clone hangs on."""
+    """A VM or template to clone from. `snapshot` is its current snapshot, what a linked clone hangs on.
+
+    `hardware_version` is as vCenter has it ("vmx-19").
+    """
 
     ref: Ref
     name: str
@@ -247,6 +250,7 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     is_template: bool = True
     bios_uuid: str = ""
     instance_uuid: str = ""
+    hardware_version: str = ""
     snapshot: Ref | None = None
     snapshots: tuple[tuple[str, Ref], ...] = ()  # every snapshot, name and reference, parents first
     disks: tuple[Disk, ...] = ()

@@ -7,6 +7,7 @@ import pytest
 from services.machine_controller.api import Network, VSphereMachineSpec
 from services.machine_controller.cloning import clone_spec
 from services.machine_controller.placement import Placement
+from services.machine_controller.vsphere.errors import InvalidValue
 from services.machine_controller.vsphere.vcenter import VCenters
 from tests.support.vcenter import Vcsim
 
@@ -50,3 +51,9 @@ async def test_a_storage_policy_serves_pools_of_clusters_and_of_standalone_hosts
 async def test_without_a_policy_and_a_datastore_vcenter_chooses(look_up):
     found = await look_up("DC0_C0/Resources")
     assert (found.storage_policy_id, found.datastore) == ("", None)
+
+
+async def test_a_hardware_version_is_compared_with_the_templates(look_up):
+    assert (await look_up("DC0_C0/Resources", hardware_version="vmx-13")).name == "m1"
+    with pytest.raises(InvalidValue, match="vmx-14 is more than the template's: /DC0/vm/DC0_H0_VM0 has vmx-13"):
+        await look_up("DC0_C0/Resources", hardware_version="vmx-14")

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from services.machine_controller import record
 from services.machine_controller.api import VSphereMachineSpec
-from services.machine_controller.cloning import _check_disks, _grows, _snapshot
+from services.machine_controller.cloning import _check_disks, _check_version, _grows, _snapshot
 from services.machine_controller.contract import Secret
 from services.machine_controller.credentials import Login, Trouble, read
 from services.machine_controller.guard import held
@@ -220,6 +220,22 @@ def test_there_are_no_more_sizes_than_disks_of_the_template(sizes, template, mes
     spec = VSphereMachineSpec(additional_disks_gib=sizes)
     with pytest.raises(InvalidValue, match=message) if message else nullcontext():
         _check_disks(spec, template)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "template", "message"),
+    [
+        ("", "vmx-13", None),
+        ("vmx-13", "vmx-13", None),
+        ("vmx-9", "vmx-13", None),  # as numbers, not as texts
+        ("vmx-19", "vmx-13", "hardwareVersion: vmx-19 is more than the template's: /dc/vm/t has vmx-13"),
+        ("vmx-19", "vmx-9", "hardwareVersion: vmx-19 is more than the template's: /dc/vm/t has vmx-9"),
+        ("vmx-19", "", "hardwareVersion: vmx-19 .* /dc/vm/t has an unknown one"),
+    ],
+)
+def test_a_hardware_version_is_one_that_the_template_has_reached(wanted, template, message):
+    with pytest.raises(InvalidValue, match=message) if message else nullcontext():
+        _check_version(VSphereMachineSpec(hardware_version=wanted), replace(TEMPLATE, hardware_version=template))
 
 
 def test_a_snapshot_that_is_named_must_be_there():
