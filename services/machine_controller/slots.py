@@ -8,6 +8,7 @@ Must not know: what a clone is of.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from services.machine_controller import metrics
@@ -64,7 +65,7 @@ class Slots:
     def _next(self, server: Server) -> None:
         waiting = self._waiting.get(server, {})
         taken = len(self._running.get(server, ())) + sum(other == server for other in self._woken.values())
-        for key in list(waiting)[: max(0, self._limit - taken)]:
+        for key in list(islice(waiting, max(0, self._limit - taken))):
             del waiting[key]
             self._woken[key] = server
             self._wake(key)
