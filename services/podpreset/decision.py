@@ -11,6 +11,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from services.podpreset.selectors import CONTAINER_NAME_LENGTH
+
 if TYPE_CHECKING:
     from services.podpreset.api import PresetKey
     from services.podpreset.pods import Pod
@@ -78,8 +80,11 @@ class Conflict(NamedTuple):
 
 
 def rival_of(container: str) -> str:
-    """Return how a container is named in conflicts and warnings."""
-    return f"container {container}"
+    """Return how a container is named in conflicts and warnings.
+
+    Nobody has looked at the name yet: one of a megabyte would be in every line that is said of the pod.
+    """
+    return f"container {container[:CONTAINER_NAME_LENGTH]}"
 
 
 class Decision(NamedTuple):

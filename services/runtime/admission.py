@@ -5,7 +5,8 @@ admission/v1). The object under review stays raw JSON, so fields that this code 
 
 Invariants: `decode` gives a request or raises `BadReview`, whatever the bytes. `encode` gives a review that the API
 server takes, whatever an answer's warnings and audit keys look like: they are cut and cleaned here, because one that is
-refused would cost the whole answer. A patch and its type come together or not at all.
+refused would cost the whole answer. No text in it is longer than `TEXT_CHARACTERS`. A patch and its type come together
+or not at all.
 
 Must not know: HTTP servers, what a handler decides.
 """
@@ -40,6 +41,9 @@ WARNING_CHARACTERS: Final = 256
 """Of one warning; the API server cuts what is longer (apiserver, pkg/endpoints/filters/warning.go)."""
 WARNINGS_CHARACTERS: Final = 4096
 """Of all warnings of one answer; the API server drops the rest without a word."""
+
+TEXT_CHARACTERS: Final = 16384
+"""Of an audit annotation and of the message of a refusal; nobody limits them, and a log keeps every one."""
 
 _AUDIT_KEY_CHARACTERS: Final = 63
 _AUDIT_KEY_BAD: Final = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -209,7 +213,9 @@ def encode(uid: str, answer: AdmissionAnswer) -> bytes:
 
 
 def _status(answer: AdmissionAnswer) -> _Status:
-    return _Status(code=answer.code if answer.code in _CODES else _DENIED, message=answer.message)
+    return _Status(
+        code=answer.code if answer.code in _CODES else _DENIED, message=_cut(answer.message, TEXT_CHARACTERS)
+    )
 
 
 def fit_warnings(warnings: tuple[str, ...] | list[str]) -> list[str]:
@@ -232,9 +238,11 @@ def fit_warnings(warnings: tuple[str, ...] | list[str]) -> list[str]:
 
 def _fit_warning(text: str) -> str:
     """One line without control characters, which an HTTP header cannot carry, and without the prefix clients add."""
-    line = " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
+    # Each character is looked at, which takes seconds for what is to be cut to a line anyway.
+    start = text[: 4 * WARNING_CHARACTERS]
+    line = " ".join("".join(mark if mark.isprintable() else " " for mark in start).split())
     line = line.removeprefix("Warning:").lstrip()
-    return line if len(line) <= WARNING_CHARACTERS else f"{line[: WARNING_CHARACTERS - 3]}..."
+    return _cut(line, WARNING_CHARACTERS)
 
 
 def _fit_audit(audit: dict[str, str]) -> dict[str, str]:
@@ -243,5 +251,10 @@ def _fit_audit(audit: dict[str, str]) -> dict[str, str]:
     for key, value in audit.items():
         name = _AUDIT_KEY_BAD.sub("-", key).strip("-_.")[:_AUDIT_KEY_CHARACTERS].rstrip("-_.")
         if name:
-            fitted[name] = value
+            fitted[name] = _cut(value, TEXT_CHARACTERS)
     return fitted
+
+
+def _cut(text: str, length: int) -> str:
+    """Return a text, ending in dots where it is too long."""
+    return text if len(text) <= length else f"{text[: length - 3]}..."

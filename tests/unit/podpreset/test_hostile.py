@@ -16,6 +16,7 @@ from services.runtime.clock import SystemClock
 from services.runtime.kube.objects import raw
 from tests.support.podpresets import NAMESPACE, admit, container, pod, preset, world
 
+POLICIES = pytest.mark.parametrize("policy", ["SkipVariable", "SkipAll", "Reject"])
 KEY = PresetKey(POD_PRESETS.kind, NAMESPACE, "p")
 
 
@@ -23,7 +24,7 @@ def mounted(at):
     return {"volumes": [{"name": f"v{at}"}], "volumeMounts": [{"name": f"v{at}", "mountPath": f"/m{at}"}]}
 
 
-@pytest.mark.parametrize("policy", ["SkipVariable", "SkipAll", "Reject"])
+@POLICIES
 def test_what_is_said_of_a_pod_that_conflicts_a_thousand_times_stays_short(policy):
     presets = [preset(f"p{at}", conflictPolicy=policy, **mounted(at)) for at in range(10)]
     own = [{"name": "own", "mountPath": f"/m{at}"} for at in range(10)]
@@ -34,6 +35,31 @@ def test_what_is_said_of_a_pod_that_conflicts_a_thousand_times_stays_short(polic
         assert len(text) < 8000
     assert len(decision.warnings) <= 40
     assert "968 more conflicts" in decision.audit["conflicts"]
+
+
+@POLICIES
+@pytest.mark.parametrize("what", ["mounts", "sources", "lists"])
+def test_a_name_of_a_megabyte_is_in_nothing_that_is_said_of_its_container(policy, what):
+    """A review comes before the API server looks at names."""
+    given = {
+        "mounts": {
+            "volumes": [{"name": f"v{at}"} for at in range(40)],
+            "volumeMounts": [{"name": f"v{at}", "mountPath": f"/m{at}"} for at in range(40)],
+        },
+        "sources": {"envFrom": [{"configMapRef": {"name": f"c{at}"}} for at in range(40)]},
+        "lists": {"env": [{"name": f"A{at}", "value": "x", "metadata": {"type": "multi"}} for at in range(40)]},
+    }
+    own = {
+        "volumeMounts": [{"name": "own", "mountPath": f"/m{at}"} for at in range(40)],
+        "envFrom": [{"configMapRef": {"name": f"c{at}", "optional": True}} for at in range(40)],
+        "env": [{"name": f"A{at}", "value": value} for at in range(40) for value in "yz"],
+    }
+    body = pod(container("c" * 2**20, **own))
+    decision, _ = admit(body, world(preset(conflictPolicy=policy, **given[what])))
+    texts = [decision.message, *decision.warnings, *decision.audit.values()]
+    assert all(len(text) < 20_000 for text in texts)
+    assert any(f"container {'c' * 63}" in text and "c" * 64 not in text for text in texts)
+    assert all(len(conflict.rival) < 100 for conflict in decision.conflicts)
 
 
 def test_a_preset_with_countless_mistakes_has_a_message_of_some_lines():

@@ -167,6 +167,7 @@ def test_a_failure_is_allowed_with_a_warning_or_refused_with_500():
         (["x" * 256], ["x" * 256]),
         (["x" * 257], ["x" * 253 + "..."]),
         (["ü" * 300], ["ü" * 253 + "..."]),
+        ([f"{'x' * 9} {' ' * 2**20}"], ["x" * 9]),
         (["x" * 256] * 16, ["x" * 256] * 16),
         (["x" * 256] * 17, [*["x" * 256] * 15, "... and 2 more"]),
         (["x" * 256] * 20, [*["x" * 256] * 15, "... and 5 more"]),
@@ -195,3 +196,12 @@ def test_audit_keys_are_made_valid(key, name):
 
 def test_an_audit_key_without_any_valid_character_is_dropped():
     assert "auditAnnotations" not in response(AdmissionAnswer(audit={"//": "value"}))
+
+
+def test_no_text_of_an_answer_is_longer_than_people_and_logs_can_take():
+    long = "x" * 2**20
+    refused = response(AdmissionAnswer(allowed=False, audit={"conflicts": long}, message=long, warnings=[long]))
+    for text in (refused["auditAnnotations"]["conflicts"], refused["status"]["message"]):
+        assert len(text) == admission.TEXT_CHARACTERS
+        assert text.endswith("x...")
+    assert len(refused["warnings"][0]) == admission.WARNING_CHARACTERS
