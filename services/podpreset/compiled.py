@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from services.podpreset import api, cabundle, marks, selectors
+from services.podpreset import api, cabundle, marks, selectors, shapes
 from services.podpreset.api import PresetKey
 from services.podpreset.sameness import same
 from services.proxyenv import lists, names
@@ -21,7 +21,7 @@ from services.runtime.kube.nesting import deeper
 from services.runtime.kube.objects import view
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
 
     from services.podpreset.api import EnvMetadata, EnvVar, PodPresetSpec
     from services.podpreset.selectors import Match
@@ -31,11 +31,6 @@ Json = dict[str, Any]
 
 _LEVELS = 64
 """Levels of a spec. No volume of a pod has twenty; comparing what has hundreds is more than Python can do."""
-_SOURCES = ("configMapKeyRef", "secretKeyRef", "fieldRef", "resourceFieldRef", "fileKeyRef")
-_VOLUMES = (
-    *("configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "hostPath", "image", "nfs", "persistentVolumeClaim"),
-    *("projected", "secret"),
-)
 _SPECS = {api.CLUSTER_KIND: api.ClusterPodPresetSpec, api.NAMESPACED_KIND: api.PodPresetSpec}
 
 
@@ -117,7 +112,9 @@ class Preset:
         self.order = (*self.layer, key.name)
         self.variables = tuple(_variables(spec, found, notes))
         self.sources = tuple(_sources(spec, found))
-        self.volumes, self.mounts = _storage(spec, found, notes)
+        volumes = _volumes(spec, found, notes)
+        self.volumes = tuple(volumes.values())
+        self.mounts = tuple(_mounts(spec, volumes, found, notes).values())
         self.ca = spec.ca_bundle is not None
         if spec.ca_bundle is not None:
             self._add_ca_bundle(spec.ca_bundle, found)
@@ -225,7 +222,11 @@ def _env_problems(env: EnvVar, where: str) -> Iterator[str]:
     if env.value and env.value_from is not None:
         yield f"{where}: expected value or valueFrom, not both"
     elif env.value_from is not None and len(env.value_from) != 1:
-        yield f"{where}.valueFrom: {_listed(env.value_from)}, expected one of {', '.join(_SOURCES)}"
+        yield f"{where}.valueFrom: {_listed(env.value_from)}, expected one of {', '.join(shapes.VALUE_SOURCES)}"
+    elif env.value_from is not None and (
+        wrong := shapes.problem(f"{where}.valueFrom", env.value_from, shapes.ValueFrom)
+    ):
+        yield wrong
     allowed = (
         ("type", meta.type, (api.SINGLE, api.MULTI)),
         ("merge_strategy", meta.merge_strategy, api.STRATEGIES),
@@ -244,9 +245,10 @@ def _variable(env: EnvVar, policy: str, where: str, notes: list[str]) -> Variabl
     if not multi and strategy != api.REPLACE:
         notes.append(f"{where}: a single value replaces, {strategy} needs type multi")
         strategy = api.REPLACE
-    if env.value_from and env.value_from.keys().isdisjoint(_SOURCES):
+    if env.value_from and env.value_from.keys().isdisjoint(shapes.VALUE_SOURCES):
+        known = ", ".join(shapes.VALUE_SOURCES)
         given = _listed(env.value_from)
-        notes.append(f"{where}.valueFrom: {given}, expected one of {', '.join(_SOURCES)}; pods may be refused for it")
+        notes.append(f"{where}.valueFrom: {given}, expected one of {known}; pods may be refused for it")
     if multi and env.value_from is not None:
         if meta.type or strategy != api.APPEND:
             notes.append(f"{where}: a valueFrom cannot be merged, it replaces")
@@ -312,39 +314,61 @@ def _sources(spec: PodPresetSpec, problems: list[str]) -> Iterator[Source]:
             problems.append(f"spec.envFrom[{at}]: expected configMapRef or secretRef")
         elif not selectors.is_object_name(config_map or secret):
             problems.append(f"spec.envFrom[{at}]: '{config_map or secret}', expected the name of an object")
+        elif config_map and secret:
+            problems.append(f"spec.envFrom[{at}]: configMapRef and secretRef, expected one of them")
+        elif wrong := shapes.problem(f"spec.envFrom[{at}]", json, shapes.EnvFrom):
+            problems.append(wrong)
         elif key not in seen:
             seen.add(key)
             yield Source(key, label, _bare(json), _replaces(json))
 
 
-def _storage(
-    spec: PodPresetSpec, problems: list[str], notes: list[str]
-) -> tuple[tuple[Volume, ...], tuple[Mount, ...]]:
+def _volumes(spec: PodPresetSpec, problems: list[str], notes: list[str]) -> dict[str, Volume]:
     volumes: dict[str, Volume] = {}
     for at, json in enumerate(spec.volumes):
+        where = f"spec.volumes[{at}]"
         name = json.get("name")
         if not name or not isinstance(name, str):
-            problems.append(f"spec.volumes[{at}].name: expected a name")
-        elif len(sources := [kind for kind in _VOLUMES if json.get(kind) is not None]) > 1:
-            problems.append(f"spec.volumes[{at}]: {_listed(sources)}, expected one of them")
+            problems.append(f"{where}.name: expected a name")
+        elif len(sources := [kind for kind in shapes.VOLUME_SOURCES if json.get(kind) is not None]) > 1:
+            problems.append(f"{where}: {_listed(sources)}, expected one of them")
         elif name in volumes:
-            notes.append(f"spec.volumes[{at}]: {name} was there before, which is the one used")
+            notes.append(f"{where}: {name} was there before, which is the one used")
         else:
             volumes[name] = Volume(name, _bare(json), _replaces(json))
+            if wrong := shapes.problem(where, json, shapes.Sources):
+                problems.append(wrong)
+            elif not sources:
+                notes.append(f"{where}: no source that is known, so pods may get an empty directory")
+    return volumes
+
+
+def _mounts(spec: PodPresetSpec, volumes: Container[str], problems: list[str], notes: list[str]) -> dict[str, Mount]:
     mounts: dict[str, Mount] = {}
     for at, json in enumerate(spec.volume_mounts):
+        where = f"spec.volumeMounts[{at}]"
         name, path = json.get("name"), mount_path(json)
         if not isinstance(name, str) or name not in volumes:
-            problems.append(f"spec.volumeMounts[{at}].name: '{name}', expected one of spec.volumes")
+            problems.append(f"{where}.name: '{name}', expected one of spec.volumes")
         elif not path:
-            problems.append(f"spec.volumeMounts[{at}].mountPath: expected a path")
-        elif not _is_inside(str(json.get("subPath") or "")):
-            problems.append(f"spec.volumeMounts[{at}].subPath: '{json['subPath']}', expected a path within the volume")
+            problems.append(f"{where}.mountPath: expected a path")
+        elif wrong := shapes.problem(where, json, shapes.Mount) or next(_part_problems(json, where), None):
+            problems.append(wrong)
         elif path in mounts:
-            notes.append(f"spec.volumeMounts[{at}]: {path} was there before, which is the one used")
+            notes.append(f"{where}: {path} was there before, which is the one used")
         else:
             mounts[path] = Mount(name, path, _bare(json), _replaces(json))
-    return tuple(volumes.values()), tuple(mounts.values())
+    return mounts
+
+
+def _part_problems(mount: Json, where: str) -> Iterator[str]:
+    """Yield what is wrong with the part of a volume that is mounted."""
+    for field in ("subPath", "subPathExpr"):
+        part = mount.get(field) or ""
+        if not _is_inside(part):
+            yield f"{where}.{field}: '{part}', expected a path within the volume"
+    if mount.get("subPath") and mount.get("subPathExpr"):
+        yield f"{where}: subPath and subPathExpr, expected one of them"
 
 
 def _listed(fields: Iterable[str]) -> str:

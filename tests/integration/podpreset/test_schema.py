@@ -80,6 +80,11 @@ FOREIGN = {
         "volumeMounts": [{"name": "v", "mountPath": "/v", "polarity": "reversed"}],
         "env": [{"name": "A", "valueFrom": {"oracleRef": {"question": "?"}}}],
     },
+    "fields of a later Kubernetes": {
+        "volumes": [{"name": "v", "emptyDir": {"colour": {"a": [1]}}, "hostPath": None}],
+        "volumeMounts": [{"name": "v", "mountPath": "/v", "readOnly": None}],
+        "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name", "depth": [1]}}}],
+    },
 }
 
 
@@ -184,6 +189,31 @@ REFUSED = {
         {"volumes": [V], "volumeMounts": [{"name": "v", "mountPath": "/v"}, {"name": "v", "mountPath": "/v"}]},
         "spec.volumeMounts[1]",
         "Duplicate value",
+    ),
+    "a value from a name": (
+        {"env": [{"name": "A", "valueFrom": {"fieldRef": "metadata.name"}}]},
+        "spec.env[0].valueFrom.fieldRef",
+        "must be of type object",
+    ),
+    "a value from a Secret without a key": (
+        {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s"}}}]},
+        "spec.env[0].valueFrom.secretKeyRef.key",
+        "Required value",
+    ),
+    "a prefix of no name": (
+        {"envFrom": [{"configMapRef": {"name": "a"}, "prefix": "A="}]},
+        "spec.envFrom[0].prefix",
+        "should match",
+    ),
+    "a volume from a path that is a text": (
+        {"volumes": [{"name": "v", "hostPath": "/etc/ssl"}]},
+        "spec.volumes[0].hostPath",
+        "must be of type object",
+    ),
+    "a mount whose readOnly is a text": (
+        {"volumes": [V], "volumeMounts": [{"name": "v", "mountPath": "/v", "readOnly": "true"}]},
+        "spec.volumeMounts[0].readOnly",
+        "must be of type boolean",
     ),
     "a volume twice": ({"volumes": [V, V]}, "spec.volumes[1]", "Duplicate value"),
     "a volume of a bad name": ({"volumes": [{"name": "A"}]}, "spec.volumes[0].name", "should match"),

@@ -52,6 +52,32 @@ async def test_a_preset_that_cannot_be_applied_says_why_and_stops_no_other(site)
     assert "not a label" in events[0]["note"]
 
 
+# What the definitions let pass and the API server would refuse every pod for.
+UNREADABLE = {
+    "path": {"volumes": [{"name": "v", "hostPath": {"path": 5}}]},
+    "mode": {"volumes": [{"name": "v", "secret": {"secretName": "s", "defaultMode": "0644"}}]},
+    "size": {"volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1 GB"}}]},
+    "projected": {"volumes": [{"name": "v", "projected": {"sources": {"secret": {"name": "s"}}}}]},
+    "divisor": {"env": [{"name": "R", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "x"}}}]},
+    "mount": {
+        "volumes": [{"name": "v", "emptyDir": {}}],
+        "volumeMounts": [{"name": "v", "mountPath": "/v", "mountPropagation": "Shared"}],
+    },
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+async def test_a_preset_that_pods_would_be_refused_for_is_not_applied(site, case):
+    condition = ready(await site.preset(**UNREADABLE[case]))
+    assert (condition["status"], condition["reason"]) == ("False", "InvalidSpec")
+    made = await site.pod()
+    assert applied(made) == {}
+    given = {key: value for key, value in UNREADABLE[case].items() if key == "volumes"}
+    mount = UNREADABLE[case].get("volumeMounts", [])
+    with pytest.raises(ApiError):
+        await site.pod(containers=[container(env=UNREADABLE[case].get("env", []), volumeMounts=mount)], **given)
+
+
 async def test_a_preset_that_is_nested_more_deeply_than_anybody_can_read_stops_no_other(webhook, site):
     body = '{"apiVersion":"reach.spectrocloud.com/v1alpha1","kind":"PodPreset","metadata":{"name":"deep"},"spec":%s}'
     deep = '{"a":' * 5_000 + "1" + "}" * 5_000

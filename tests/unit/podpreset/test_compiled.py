@@ -15,6 +15,9 @@ def nested(levels):
     return value
 
 
+V = {"name": "v", "emptyDir": {}}
+SECRET = {"secretKeyRef": {"name": "s", "key": "k"}}
+
 PROBLEMS = [
     ({"env": [{"value": "x"}]}, "spec.env[0].name: '', expected a name"),
     ({"env": [{"name": "A", "value": "x", "valueFrom": {}}]}, "spec.env[0]: expected value or valueFrom, not both"),
@@ -70,9 +73,100 @@ PROBLEMS = [
         {"env": env(A="1"), "volumes": [{"name": "v", "csi": nested(70)}]},
         "spec: nested too deeply, expected at most 64 levels",
     ),
+    (
+        {"volumes": [{"name": "v", "emptyDir": {}, "rbd": {}}]},
+        "spec.volumes[0]: emptyDir and rbd, expected one of them",
+    ),
+    (
+        {"envFrom": [{"configMapRef": {"name": "a"}, "secretRef": {"name": "b"}}]},
+        "spec.envFrom[0]: configMapRef and secretRef, expected one of them",
+    ),
+    (
+        {"volumes": [V], "volumeMounts": [{"name": "v", "mountPath": "/m", "subPathExpr": "/$(A)"}]},
+        "spec.volumeMounts[0].subPathExpr: '/$(A)', expected a path within the volume",
+    ),
+    (
+        {"volumes": [V], "volumeMounts": [{"name": "v", "mountPath": "/m", "subPathExpr": "a", "subPath": "a"}]},
+        "spec.volumeMounts[0]: subPath and subPathExpr, expected one of them",
+    ),
     ({"env": "x"}, "spec: Expected `array`, got `str` - at `$.env`"),
     ({"priority": "high"}, "spec: Expected `int`, got `str` - at `$.priority`"),
 ]
+
+
+# A field of a pod with a value of another shape than Kubernetes knows: what has it, that value, what is wrong with it.
+SHAPES = [
+    ("env", {"name": "A", "valueFrom": {"fieldRef": "metadata.name"}}, "valueFrom.fieldRef: Expected `object`"),
+    ("env", {"name": "A", "valueFrom": {"secretKeyRef": None}}, "valueFrom.secretKeyRef: Expected `object`"),
+    (
+        "env",
+        {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s"}}},
+        "valueFrom.secretKeyRef: Object missing required field `key`",
+    ),
+    (
+        "env",
+        {"name": "A", "valueFrom": {"configMapKeyRef": {"name": "c", "key": 1}}},
+        "valueFrom.configMapKeyRef.key: Expected `str`, got `int`",
+    ),
+    (
+        "env",
+        {"name": "A", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "one"}}},
+        "valueFrom.resourceFieldRef.divisor: Expected `str` matching",
+    ),
+    ("envFrom", {"configMapRef": {"name": "c"}, "prefix": "A="}, "prefix: Expected `str` matching"),
+    ("envFrom", {"configMapRef": {"name": "c"}, "prefix": 1}, "prefix: Expected `str | null`, got `int`"),
+    ("envFrom", {"secretRef": {"name": "c", "optional": "true"}}, "secretRef.optional: Expected `bool"),
+    ("volumes", {"name": "v", "hostPath": "/etc/ssl"}, "hostPath: Expected `object | null`, got `str`"),
+    ("volumes", {"name": "v", "hostPath": {}}, "hostPath: Object missing required field `path`"),
+    ("volumes", {"name": "v", "hostPath": {"path": "/a", "type": "Dir"}}, "hostPath.type: Invalid enum value 'Dir'"),
+    ("volumes", {"name": "v", "emptyDir": {"sizeLimit": "1 GB"}}, "emptyDir.sizeLimit: Expected `str` matching"),
+    (
+        "volumes",
+        {"name": "v", "secret": {"secretName": "s", "defaultMode": "0644"}},
+        "secret.defaultMode: Expected `int",
+    ),
+    ("volumes", {"name": "v", "configMap": {"name": ""}}, "configMap.name: Expected `str` of length >= 1"),
+    (
+        "volumes",
+        {"name": "v", "projected": {"sources": [{"secret": {"name": "s", "items": [{"key": "k"}]}}]}},
+        "projected.sources[0].secret.items[0]: Object missing required field `path`",
+    ),
+    ("volumes", {"name": "v", "rbd": []}, "rbd: Expected `object | null`, got `array`"),
+    ("volumeMounts", {"readOnly": "true"}, "readOnly: Expected `bool | null`, got `str`"),
+    ("volumeMounts", {"subPath": 1}, "subPath: Expected `str | null`, got `int`"),
+    ("volumeMounts", {"mountPropagation": True}, "mountPropagation: Expected `str | null`, got `bool`"),
+    ("volumeMounts", {"recursiveReadOnly": "yes"}, "recursiveReadOnly: Invalid enum value 'yes'"),
+    ("volumeMounts", {"mountPath": ["/m"]}, "mountPath: Expected `str`, got `array`"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "problem"), SHAPES)
+def test_what_the_api_server_could_not_read_in_a_pod_is_a_problem(field, value, problem):
+    given = {field: [value]}
+    if field == "volumeMounts":
+        given = {"volumes": [V], field: [{"name": "v", "mountPath": "/m", **value}]}
+    one = preset(**given)
+    (found,) = one.problems
+    assert found.startswith(f"spec.{field}[0].{problem}")
+    assert not one.matches_pod({})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"volumes": [{"name": "v", "hostPath": {"path": "/a", "type": None, "x-new": 1}, "x-new": {"a": [1]}}]},
+        {"volumes": [{"name": "v", "emptyDir": {"sizeLimit": 1073741824}}]},
+        {"volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1.5Gi", "medium": ""}, "hostPath": None}]},
+        {"volumes": [{"name": "v", "projected": {"sources": [{"oracle": 1}], "defaultMode": 0}}]},
+        {"volumes": [V], "volumeMounts": [{"name": "v", "mountPath": "/v", "readOnly": None, "x-new": True}]},
+        {"envFrom": [{"secretRef": {"name": "s", "x-new": 1}, "prefix": None}]},
+        {"envFrom": [{"secretRef": {"name": "s"}, "prefix": "1.a b"}]},
+        {"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name", "x-new": 1}}}]},
+    ],
+)
+def test_what_kubernetes_takes_is_none_nor_what_only_a_later_one_knows(given):
+    one = preset(**given)
+    assert (one.problems, one.notes) == ((), ())
 
 
 @pytest.mark.parametrize(("spec", "problem"), PROBLEMS)
@@ -99,21 +193,26 @@ NOTES = [
         "a single value replaces, append needs type multi",
     ),
     (
-        {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {}}, "metadata": {"type": "multi"}}]},
+        {"env": [{"name": "A", "valueFrom": SECRET, "metadata": {"type": "multi"}}]},
         "a valueFrom cannot be merged, it replaces",
     ),
     (
-        {"env": [{"name": "no_proxy", "valueFrom": {"secretKeyRef": {}}}], "noProxy": {"include": [".svc"]}},
+        {"env": [{"name": "no_proxy", "valueFrom": SECRET}], "noProxy": {"include": [".svc"]}},
         "NO_PROXY has a valueFrom, to which nothing can be added",
     ),
     ({"env": env(NO_PROXY="a,*")}, "* stands for all other items, and is given alone"),
-    ({"volumes": [{"name": "v"}, {"name": "v", "emptyDir": {}}]}, "v was there before, which is the one used"),
+    ({"volumes": [V, {"name": "v", "configMap": {"name": "c"}}]}, "v was there before, which is the one used"),
     (
         {
-            "volumes": [{"name": "v"}],
+            "volumes": [V],
             "volumeMounts": [{"name": "v", "mountPath": "/a"}, {"name": "v", "mountPath": "/a/"}],
         },
         "/a was there before, which is the one used",
+    ),
+    ({"volumes": [{"name": "v"}]}, "spec.volumes[0]: no source that is known, so pods may get an empty directory"),
+    (
+        {"volumes": [{"name": "v", "hostpath": {"path": "/"}}]},
+        "no source that is known, so pods may get an empty directory",
     ),
 ]
 
@@ -127,7 +226,7 @@ def test_what_works_but_may_surprise_is_noted(spec, note):
 
 
 def test_a_no_proxy_from_a_secret_needs_no_note():
-    assert preset(env=[{"name": "NO_PROXY", "valueFrom": {"secretKeyRef": {}}}]).notes == ()
+    assert preset(env=[{"name": "NO_PROXY", "valueFrom": SECRET}]).notes == ()
 
 
 def test_metadata_of_volumes_and_mounts_is_not_for_pods():
