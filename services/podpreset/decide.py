@@ -16,6 +16,7 @@ from services.podpreset.attachments import merge_sources
 from services.podpreset.decision import Decision, Outcome, Skip
 from services.podpreset.edits import Edits
 from services.podpreset.patch import Edited, PodEdits, operations
+from services.podpreset.plans import concerned
 from services.podpreset.storage import settle
 from services.podpreset.variables import merge_env
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from services.podpreset.decision import Conflict, Op, Review
     from services.podpreset.explain import Rows
     from services.podpreset.layers import Effective
-    from services.podpreset.plans import Plan, Presets
+    from services.podpreset.plans import Plan
     from services.podpreset.pods import Container, Pod, PodSpec
     from services.podpreset.world import World
 
@@ -38,8 +39,17 @@ _TOLD = 32
 _UNMATCHED = Decision(Outcome.UNMATCHED)
 
 
+class _Place(NamedTuple):
+    """A container that may get something, and where it is."""
+
+    list: str
+    at: int
+    container: Container
+    is_init: bool
+
+
 class _Target(NamedTuple):
-    """A container that may get something."""
+    """A container that may get something, and what that is."""
 
     list: str
     at: int
@@ -62,8 +72,16 @@ def decide_with_edits(review: Review, world: World, rows: Rows | None = None) ->
     presets = world.matching(namespace, pod.labels)
     if not presets or pod.spec is None:
         return _UNMATCHED, PodEdits()
+    ephemeral = review.subresource == EPHEMERAL
+    places = list(_ephemeral_places(pod.spec, review.old) if ephemeral else _places(pod.spec))
+    if ephemeral and not places:
+        return Decision(Outcome.UNCHANGED), PodEdits()
+    named = [(place.container.name, place.is_init) for place in places]
+    presets = concerned(presets, named, volumes=not ephemeral)
+    if not presets:
+        return _UNMATCHED, PodEdits()
     plan = world.plan(presets, windows=pod.windows)
-    return _Case(review, pod, pod.spec, plan, rows).decide()
+    return _Case(pod, pod.spec, plan, places, rows, ephemeral=ephemeral).decide()
 
 
 def _skip(review: Review, world: World) -> Skip | None:
@@ -85,23 +103,44 @@ def _skip(review: Review, world: World) -> Skip | None:
     return None
 
 
-class _Case:
-    """One pod that presets match."""
+def _places(spec: PodSpec) -> Iterator[_Place]:
+    """Yield the containers of a pod that is created."""
+    for at, container in enumerate(spec.containers or ()):
+        yield _Place("containers", at, container, is_init=False)
+    for at, container in enumerate(spec.initContainers or ()):
+        # A native sidecar runs beside the containers for as long as they do.
+        yield _Place("initContainers", at, container, is_init=container.restartPolicy != pods.ALWAYS)
 
-    def __init__(self, review: Review, pod: Pod, spec: PodSpec, plan: Plan, rows: Rows | None) -> None:
+
+def _ephemeral_places(spec: PodSpec, old: Pod | None) -> Iterator[_Place]:
+    """Yield the ephemeral containers that are new: the others cannot be changed."""
+    before = old.spec.ephemeralContainers if old is not None and old.spec is not None else None
+    known = {container.name for container in before or ()}
+    for at, container in enumerate(spec.ephemeralContainers or ()):
+        if container.name not in known:
+            yield _Place("ephemeralContainers", at, container, is_init=False)
+
+
+class _Case:
+    """One pod that presets match, and those of its containers that may get something."""
+
+    def __init__(
+        self, pod: Pod, spec: PodSpec, plan: Plan, places: list[_Place], rows: Rows | None, *, ephemeral: bool
+    ) -> None:
         self.pod = pod
         self.spec = spec
         self.plan = plan
         self.rows = rows
-        self.ephemeral = review.subresource == EPHEMERAL
-        self.targets = list(self._targets(review.old))
+        self.ephemeral = ephemeral
+        self.targets = [
+            _Target(list_, at, container, plan.effective(container.name, is_init=is_init))
+            for list_, at, container, is_init in places
+        ]
         self.conflicts: dict[Conflict, None] = dict.fromkeys(plan.volumes.conflicts)
         self.warnings: dict[str, None] = {}
 
     def decide(self) -> tuple[Decision, PodEdits]:
         """Return the decision and its patch as edits."""
-        if self.ephemeral and not self.targets:
-            return Decision(Outcome.UNCHANGED), PodEdits()
         plan = self.plan
         effectives = [target.effective for target in self.targets]
         for effective in {id(effective): effective for effective in effectives}.values():
@@ -123,31 +162,13 @@ class _Case:
         stopped = self._stopped() if self.conflicts else None
         if stopped is not None:
             return stopped, PodEdits()
-        applied = plan.applied(effectives)
         pod_edits = PodEdits(containers)
         if not self.ephemeral:
             pod_edits.volumes = [held.item.json for held in storage.volumes]
             carried = self.pod.annotations
-            marks = plan.annotations(applied) if applied else {}
+            marks = plan.annotations
             pod_edits.annotations = {key: value for key, value in marks.items() if carried.get(key) != value}
-        return self._decision(applied, operations(self.pod, pod_edits)), pod_edits
-
-    def _targets(self, old: Pod | None) -> Iterator[_Target]:
-        """Yield the containers that may be changed; of the ephemeral ones those that are new."""
-        spec, effective = self.spec, self.plan.effective
-        if self.ephemeral:
-            before = old.spec.ephemeralContainers if old is not None and old.spec is not None else None
-            known = {container.name for container in before or ()}
-            for at, container in enumerate(spec.ephemeralContainers or ()):
-                if container.name not in known:
-                    yield _Target("ephemeralContainers", at, container, effective(container.name, is_init=False))
-            return
-        for at, container in enumerate(spec.containers or ()):
-            yield _Target("containers", at, container, effective(container.name, is_init=False))
-        for at, container in enumerate(spec.initContainers or ()):
-            # A native sidecar runs beside the containers for as long as they do.
-            is_init = container.restartPolicy != pods.ALWAYS
-            yield _Target("initContainers", at, container, effective(container.name, is_init=is_init))
+        return self._decision(operations(self.pod, pod_edits)), pod_edits
 
     def _edit(self, target: _Target, withheld: set[str]) -> Edits:
         edits = Edits()
@@ -182,9 +203,9 @@ class _Case:
             return Decision(Outcome.LEFT, conflicts=told, warnings=warnings, audit=audit)
         return None
 
-    def _decision(self, applied: Presets, patch: list[Op]) -> Decision:
-        keys = tuple([preset.key for preset in applied])
-        audit = {"applied": ", ".join(map(str, keys))} if keys else {}
+    def _decision(self, patch: list[Op]) -> Decision:
+        keys = tuple([preset.key for preset in self.plan.presets])
+        audit = {"applied": ", ".join(map(str, keys))}
         lines = _lines(tuple(self.conflicts))
         if lines:
             audit["conflicts"] = "; ".join(lines)

@@ -15,6 +15,8 @@ from services.podpreset.layers import Effective, fold, fold_volumes
 from services.podpreset.selectors import CONTAINER_NAME_LENGTH
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from services.podpreset.api import PresetKey
     from services.podpreset.compiled import Preset
     from services.proxyenv.complete import Facts
@@ -25,18 +27,39 @@ _PLANS = 2048
 _CONTAINERS = 512
 
 
+def concerned(presets: Presets, containers: Sequence[tuple[str, bool]], *, volumes: bool) -> Presets:
+    """Return those of the presets that are for one of the containers, or give the pod a volume that none mounts.
+
+    Of a container its name is given, and whether it is an init container; `volumes` says whether the pod can get any.
+    The others must not count: what they say is for containers that this pod does not have.
+    """
+    if all(preset.selects is None for preset in presets):
+        return presets
+    return tuple(
+        [
+            preset
+            for preset in presets
+            if (selects := preset.selects) is None
+            or any(selects(name, is_init) for name, is_init in containers)
+            or (volumes and _has_bare_volume(preset))
+        ]
+    )
+
+
 class Plan:
-    """The fold of the presets that match a pod, given in the order of application."""
+    """The fold of the presets that a pod gets something of, given in the order of application."""
 
     def __init__(self, presets: Presets, facts: Facts, *, ignore_case: bool) -> None:
         self.presets = presets
         self.ignore_case = ignore_case
         self.volumes = fold_volumes(presets)
+        self.annotations = {preset.annotation: preset.hash for preset in presets}
+        """What a pod that got these presets carries."""
+        self.annotations[api.HASH_ANNOTATION] = marks.combined_hash((preset.key, preset.hash) for preset in presets)
         self._facts = facts
         self._selective = any(preset.selects is not None for preset in presets)
         self._by_presets: dict[Presets, Effective] = {}
         self._by_container: dict[tuple[str, bool], Effective] = {}
-        self._marks: dict[Presets, dict[str, str]] = {}
         self._everywhere = None if self._selective else self._fold(presets)
 
     def effective(self, container: str, *, is_init: bool) -> Effective:
@@ -54,24 +77,6 @@ class Plan:
                 self._by_container.clear()
                 self._by_presets.clear()
             self._by_container[key] = self._by_presets[chosen] = found
-        return found
-
-    def applied(self, effectives: list[Effective]) -> Presets:
-        """Return the presets that a pod with these containers gets: those for one of them, or with a bare volume."""
-        if not self._selective:
-            return self.presets
-        chosen = {preset for effective in effectives for preset in effective.presets}
-        return tuple([preset for preset in self.presets if preset in chosen or _has_bare_volume(preset)])
-
-    def annotations(self, applied: Presets) -> dict[str, str]:
-        """Return what a pod that got these presets carries."""
-        found = self._marks.get(applied)
-        if found is None:
-            found = {preset.annotation: preset.hash for preset in applied}
-            found[api.HASH_ANNOTATION] = marks.combined_hash((preset.key, preset.hash) for preset in applied)
-            if len(self._marks) >= _CONTAINERS:
-                self._marks.clear()
-            self._marks[applied] = found
         return found
 
     def _fold(self, presets: Presets) -> Effective:

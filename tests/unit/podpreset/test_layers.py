@@ -288,6 +288,54 @@ def test_a_volume_comes_with_the_containers_that_mount_it():
     assert len(admitted(pod(container("other")), one)["spec"]["volumes"]) == 1
 
 
+def only(name, policy="SkipVariable", config_map=None, **more):
+    """A preset for containers of one name, with a volume `v` that they mount."""
+    volume = {"name": "v", "configMap": {"name": config_map or name}}
+    mount = {"name": "v", "mountPath": "/v"}
+    given = {"volumes": [volume], "volumeMounts": [mount], "conflictPolicy": policy, **more}
+    return preset(name, containerSelector={"names": [name]}, **given)
+
+
+CLUSTERS_V = cluster_preset(
+    volumes=[{"name": "v", "configMap": {"name": "wide"}}], volumeMounts=[{"name": "v", "mountPath": "/v"}]
+)
+
+
+@pytest.mark.parametrize("policy", ["SkipVariable", "SkipAll", "Reject"])
+@pytest.mark.parametrize(
+    ("others", "own", "config_map"),
+    [
+        ([CLUSTERS_V], [], "wide"),
+        ([only("web")], [], "web"),
+        ([], [{"name": "v", "configMap": {"name": "mine"}}], "mine"),
+        ([CLUSTERS_V], [{"name": "v", "configMap": {"name": "wide"}}], "wide"),
+    ],
+)
+def test_a_preset_for_containers_that_a_pod_does_not_have_says_nothing_of_its_volumes(policy, others, own, config_map):
+    """Neither as the narrower one, nor as the first by name, nor against the pod's own."""
+    before = pod(container("web"), volumes=own)
+    decision, after = admit(before, world(*others, only("db", policy)))
+    assert decision.conflicts == ()
+    assert after["spec"]["volumes"] == [{"name": "v", "configMap": {"name": config_map}}]
+    assert "PodPreset team/db" not in map(str, decision.applied)
+    both = pod(container("web"), container("db"), volumes=[{"name": "v", "configMap": {"name": "mine"}}])
+    assert admit(both, world(only("db", policy)))[0].conflicts, "where it gives the volume it has a say"
+
+
+def test_the_trusted_certificates_of_another_container_are_not_given():
+    wide = cluster_preset(caBundle={"configMap": {"name": "wide"}})
+    db = preset(caBundle={"configMap": {"name": "db"}}, containerSelector={"names": ["db"]})
+    for name, config_map in (("web", "wide"), ("db", "db")):
+        (volume,) = admitted(pod(container(name)), wide, db)["spec"]["volumes"]
+        assert volume["configMap"]["name"] == config_map
+
+
+def test_a_pod_with_none_of_the_containers_is_not_matched():
+    decision, after = admit(pod(container("web")), world(only("db", "Reject", env=env(A="1"))))
+    assert decision.outcome is Outcome.UNMATCHED
+    assert after == pod(container("web"))
+
+
 def test_a_volume_that_no_preset_mounts_is_for_the_pod():
     one = preset(containerSelector={"names": ["other"]}, volumes=[{"name": "v", "emptyDir": {}}])
     decision, after = admit(pod(), world(one))

@@ -102,9 +102,7 @@ def test_plans_and_what_they_remember_are_bounded(monkeypatch):
     for at in range(20):
         effective = plan.effective(f"c{at}", is_init=False)
         assert names(effective.presets) == ([f"p{at % 10}"] if at % 10 < 4 else [])
-        plan.annotations(effective.presets)
     assert len(plan._by_container) <= 3
-    assert len(plan._marks) <= 3
 
 
 def test_names_that_are_made_up_are_not_remembered():
