@@ -15,6 +15,7 @@ from services.podpreset import api, pods
 from services.podpreset.attachments import merge_sources
 from services.podpreset.decision import Decision, Outcome, Skip
 from services.podpreset.edits import Edits
+from services.podpreset.layers import volume_label
 from services.podpreset.patch import Edited, PodEdits, operations
 from services.podpreset.plans import concerned
 from services.podpreset.storage import settle
@@ -136,7 +137,10 @@ class _Case:
             _Target(list_, at, container, plan.effective(container.name, is_init=is_init))
             for list_, at, container, is_init in places
         ]
-        self.conflicts: dict[Conflict, None] = dict.fromkeys(plan.volumes.conflicts)
+        # A running pod gets no volume, so that presets need not agree on one that no container mounts.
+        idle = {volume_label(name) for name in plan.volumes.bare} if ephemeral else ()
+        about = [conflict for conflict in plan.volumes.conflicts if conflict.item not in idle]
+        self.conflicts: dict[Conflict, None] = dict.fromkeys(about)
         self.warnings: dict[str, None] = {}
 
     def decide(self) -> tuple[Decision, PodEdits]:

@@ -52,31 +52,39 @@ def settle(
     ephemeral: bool = False,
     rows: Rows | None = None,
 ) -> Storage:
-    """Compare volumes with the pod's own and mounts with those of its containers (of the new ephemeral ones alone)."""
+    """Compare volumes with the pod's own and mounts with those of its containers (of the new ephemeral ones alone).
+
+    An ephemeral container gets neither a volume that the pod lacks nor a part of one, and needs none that it does not
+    mount: those conflict with nothing.
+    """
     if not volumes.held:
         return Storage([], [_NOTHING for _ in containers], set(), [])
+    wanted = {held.item.volume for _, effective in containers for held in effective.mounts} | volumes.bare
+    parts = _parts(containers) if ephemeral else set()
+    if ephemeral:
+        wanted -= volumes.bare
     present: dict[str, Json] = {}
     withheld: set[str] = set()
     conflicts: list[Conflict] = []
     for json in own:
         held = volumes.held.get(str(json.get("name")))
         if held is not None:
-            present[held.item.name] = json
-            if not same(json, held.item.json):
-                withheld.add(held.item.name)
-                conflicts.append(conflict_of(held, volume_label(held.item.name), POD))
+            name = held.item.name
+            present[name] = json
+            # What is not given anyway, here or to any ephemeral container, need not agree.
+            if name in wanted and name not in parts and not same(json, held.item.json):
+                withheld.add(name)
+                conflicts.append(conflict_of(held, volume_label(name), POD))
+    unavailable = (volumes.held.keys() - present.keys()) | parts if ephemeral else set()
     lacking: list[list[Held[Mount]]] = []
     for container, effective in containers:
         check = check_mounts(container, effective)
         lacking.append(check.lacking)
-        withheld.update(volume for volume, _ in check.refused)
-        conflicts += [conflict for _, conflict in check.refused]
+        refusals = [(volume, conflict) for volume, conflict in check.refused if volume not in unavailable]
+        withheld.update(volume for volume, _ in refusals)
+        conflicts += [conflict for _, conflict in refusals]
     refused = set(withheld)
-    if ephemeral:
-        withheld |= _unavailable(volumes, present, containers)
-    wanted = {held.item.volume for _, effective in containers for held in effective.mounts} | volumes.bare
-    if ephemeral:
-        wanted -= volumes.bare
+    withheld |= unavailable
     given = [held for name, held in volumes.held.items() if name in wanted]
     if rows is not None:
         _explain(rows, given, present, containers, lacking, refused, withheld)
@@ -88,17 +96,14 @@ def settle(
     )
 
 
-def _unavailable(
-    volumes: Volumes, present: dict[str, Json], containers: Sequence[tuple[Container, Effective]]
-) -> set[str]:
-    """Return the volumes that an ephemeral container cannot have: new ones, and those mounted by a part."""
-    parts = {
+def _parts(containers: Sequence[tuple[Container, Effective]]) -> set[str]:
+    """Return the volumes of which a part is mounted, which an ephemeral container must not do."""
+    return {
         held.item.volume
         for _, effective in containers
         for held in effective.mounts
         if held.item.json.get("subPath") or held.item.json.get("subPathExpr")
     }
-    return (volumes.held.keys() - present.keys()) | parts
 
 
 def _explain(

@@ -281,6 +281,52 @@ def test_an_ephemeral_container_mounts_what_the_pod_has_as_no_volume_can_be_adde
     assert decision.conflicts == ()
 
 
+OTHER = [{"name": "v", "secret": {"secretName": "mine"}}]
+PART = {"name": "v", "mountPath": "/v", "subPath": "x"}
+
+
+@pytest.mark.parametrize("policy", ["SkipVariable", "SkipAll", "Reject"])
+@pytest.mark.parametrize(
+    ("mounts", "volumes", "own"),
+    [
+        ([], OTHER, []),
+        ([PART], OTHER, []),
+        ([PART], OTHER, [{"name": "v", "mountPath": "/v"}]),
+        (MOUNTED["volumeMounts"], [{"name": "w", "emptyDir": {}}], [{"name": "w", "mountPath": "/v"}]),
+    ],
+    ids=["bare", "a part", "a part where it mounts another", "a volume that the pod lacks where it mounts another"],
+)
+def test_a_volume_that_an_ephemeral_container_would_not_get_anyway_is_no_conflict(policy, mounts, volumes, own):
+    new = pod(ephemeralContainers=[container("debug", volumeMounts=own)], volumes=volumes)
+    one = preset(conflictPolicy=policy, env=env(A="1"), volumes=MOUNTED["volumes"], volumeMounts=mounts)
+    decision, after = admit(new, world(one), old=pod(volumes=volumes), **EPHEMERAL)
+    assert decision.conflicts == ()
+    assert env_of(after, "debug") == [("A", "1")]
+    assert container_of(after, "debug")["volumeMounts"] == own
+
+
+@pytest.mark.parametrize("policy", ["SkipVariable", "SkipAll", "Reject"])
+def test_presets_need_not_agree_on_a_volume_that_no_container_mounts_for_an_ephemeral_one(policy):
+    new = pod(ephemeralContainers=[container("debug")])
+    ones = [preset("a", env=env(A="1"), volumes=MOUNTED["volumes"]), preset("b", conflictPolicy=policy, volumes=OTHER)]
+    decision, after = admit(new, world(*ones), old=pod(), **EPHEMERAL)
+    assert decision.conflicts == ()
+    assert env_of(after, "debug") == [("A", "1")]
+    assert admit(pod(), world(*ones))[0].conflicts
+
+
+@pytest.mark.parametrize(
+    ("policy", "outcome"),
+    [("SkipVariable", Outcome.PATCHED), ("SkipAll", Outcome.LEFT), ("Reject", Outcome.REJECTED)],
+)
+def test_a_volume_that_an_ephemeral_container_would_mount_has_to_be_the_pods(policy, outcome):
+    new = pod(ephemeralContainers=[container("debug")], volumes=OTHER)
+    one = preset(conflictPolicy=policy, env=env(A="1"), **MOUNTED)
+    decision, after = admit(new, world(one), old=pod(volumes=OTHER), **EPHEMERAL)
+    assert decision.outcome is outcome
+    assert "volumeMounts" not in container_of(after, "debug")
+
+
 def test_an_update_without_a_new_ephemeral_container_is_none_of_a_presets_business():
     same = pod(ephemeralContainers=[container("first")])
     presets = [
