@@ -48,6 +48,8 @@ class Variable(NamedTuple):
     """Any other value is a conflict that leaves the whole pod alone."""
     collapsed: bool = False
     """Whether it names other items beside `*`."""
+    text: str | None = None
+    """What `value` was before it was brought into normal form; None where it is no longer what the preset wrote."""
 
 
 class Source(NamedTuple):
@@ -209,7 +211,8 @@ def _variables(spec: PodPresetSpec, problems: list[str], notes: list[str]) -> It
             seen[key] = made
         elif first.multi and made.multi:
             items = lists.collapsed((*first.items, *lists.missing(first.items, made.items)))
-            seen[key] = first._replace(items=items, value=lists.join(items))
+            text = first.text if items == first.items else None
+            seen[key] = first._replace(items=items, value=lists.join(items), text=text)
         elif not same((first.value, first.value_from), (made.value, made.value_from)):
             notes.append(f"{where}: {env.name} has another value than {first.name} before it, which is the one used")
     yield from seen.values()
@@ -274,6 +277,7 @@ def _variable(env: EnvVar, policy: str, where: str, notes: list[str]) -> Variabl
         force=meta.override == api.FORCE,
         strict=policy == api.SKIP_ALL and not explicit,
         collapsed=collapsed,
+        text=env.value,
     )
 
 

@@ -65,6 +65,8 @@ class Value(Struct, frozen=True):
     """What the owner wrote, before it was merged with broader layers."""
     collapsed: bool = False
     """Whether `*` stands for other items that presets name."""
+    text: str | None = None
+    """The value as its owner wrote it, before it was brought into normal form; None for one that was merged."""
     volume: str = ""
     """The volume without which it must not be set."""
     entries: tuple[Json, ...] = ()
@@ -235,7 +237,7 @@ def _completed(preset: Preset, facts: Facts) -> Iterator[Variable]:
             continue
         items = variable.items if variable.multi else lists.split(variable.value)
         items = lists.collapsed((*items, *lists.missing(items, entries)))
-        yield variable._replace(value=lists.join(items), items=items if variable.multi else ())
+        yield variable._replace(value=lists.join(items), items=items if variable.multi else (), text=None)
     if entries and not there:
         yield Variable("NO_PROXY", lists.join(entries), None, True, entries, api.APPEND, *_MILD)
 
@@ -286,6 +288,7 @@ def _first(preset: Preset, variable: Variable, *, ignore_case: bool) -> Value:
         origins=_origins(variable, preset),
         written=variable.value,
         collapsed=variable.collapsed,
+        text=variable.text,
     )
 
 
@@ -311,6 +314,7 @@ def _narrowed(held: Value, preset: Preset, variable: Variable) -> Value:
             origins=_origins(variable, preset),
             written=variable.value,
             collapsed=variable.collapsed,
+            text=variable.text,
         )
     broader = held if held.multi else _as_list(held)
     merged = _merged(broader, preset, variable)
@@ -373,6 +377,7 @@ def _merged(held: Value, preset: Preset, variable: Variable) -> Value:
         steps=(*held.steps, Step(preset.key, f"{variable.strategy}ed")),
         origins=origins,
         collapsed=held.collapsed or variable.collapsed or bool(everything and others),
+        text=None,
     )
 
 

@@ -122,7 +122,12 @@ class _Meeting:
         value = self.value
         if value.value_from is not None:
             return all(own.valueFrom is not None and same(own.valueFrom, value.value_from) for _, own in self.entries)
-        return not self.dynamic and not any(self._differs())
+        return not self.dynamic and all(self._is_given(own.value or "") for _, own in self.entries)
+
+    def _is_given(self, text: str) -> bool:
+        """Whether a container that has this text has what the presets give, be it in the words of the preset."""
+        value = self.value
+        return text in {value.value, value.text} or (value.multi and lists.same(text, value.value))
 
     def _differs(self) -> list[bool]:
         return [(own.value or "") != self.value.value for _, own in self.entries]

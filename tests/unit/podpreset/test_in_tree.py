@@ -20,6 +20,8 @@ FIXTURE = {
     "volumeMounts": [{"name": "vol", "mountPath": "/foo"}],
 }
 
+BOTH_SPELLINGS = env(NO_PROXY="a,*", no_proxy="a,*")
+
 # Each row: what presets give, what the pod has, what it ends with; None for a conflict.
 ENV = {
     "empty original": (env(abc="value", ABC="value2"), [], env(abc="value", ABC="value2")),
@@ -28,6 +30,20 @@ ENV = {
     "one is exact same": (env(abc="value", x="y"), env(abc="value"), env(x="y", abc="value")),
     "an empty value differs": (env(abc="value"), env(abc=""), None),
     "no value is the empty value": (env(abc=""), [{"name": "abc"}], [{"name": "abc"}]),
+    **{
+        f"a list as it is written, {text!r}": (
+            env(NO_PROXY=text),
+            env(NO_PROXY=text),
+            env(NO_PROXY=text, no_proxy=text),
+        )
+        for text in ("a,b", "a, b", "a,b,", "a,*", "a,A", ",", "")
+    },
+    "a list as another spelling of it is written": (env(no_proxy="a,*"), env(NO_PROXY="a,*"), BOTH_SPELLINGS),
+    "a list that is written in both spellings": (BOTH_SPELLINGS, BOTH_SPELLINGS, BOTH_SPELLINGS),
+    "the same list in other words": (env(NO_PROXY="a,b"), env(NO_PROXY="A, b"), env(NO_PROXY="A, b", no_proxy="A, b")),
+    "a list of other items": (env(NO_PROXY="a, b"), env(NO_PROXY="a, c"), None),
+    "a list in another order": (env(NO_PROXY="a, b"), env(NO_PROXY="b, a"), None),
+    "a single value with blanks": (env(abc="a, b"), env(abc="a,b"), None),
 }
 
 

@@ -179,6 +179,13 @@ def test_an_old_preset_that_a_narrower_one_adds_to_still_wants_the_pod_as_it_cam
     assert decision.outcome is Outcome.LEFT
 
 
+def test_a_list_that_an_old_preset_wrote_is_not_what_it_gives_on_top_of_a_broader_one():
+    presets = [cluster_preset(env=env(NO_PROXY="w")), preset(conflictPolicy="SkipAll", env=env(NO_PROXY="a, b"))]
+    for own, outcome in (("a, b", Outcome.LEFT), ("w, a, b", Outcome.PATCHED)):
+        decision, _ = admit(pod(container(env=env(NO_PROXY=own))), world(*presets))
+        assert decision.outcome is outcome
+
+
 @pytest.mark.parametrize(
     ("own", "outcome"),
     [
