@@ -130,7 +130,8 @@ def fold(presets: Sequence[Preset], volumes: Volumes, facts: Facts, *, ignore_ca
     """Fold what the presets of one container give; they are among those of `volumes`, in the order of application."""
     conflicts: list[Conflict] = []
     mounts = _fold_mounts(presets, volumes, conflicts)
-    values = _fold_env(presets, facts, conflicts, ignore_case=ignore_case)
+    warnings: list[str] = []
+    values = _fold_env(presets, facts, conflicts, warnings, ignore_case=ignore_case)
     if any(held.item.volume == cabundle.VOLUME for held in mounts):
         _add_ca_variables(volumes.held[cabundle.VOLUME].owners[0], values, windows=ignore_case)
     whole = tuple([replace(value, entries=_entries(value)) for value in _expandable([*values.values()])])
@@ -143,7 +144,10 @@ def fold(presets: Sequence[Preset], volumes: Volumes, facts: Facts, *, ignore_ca
         sources=_fold_sources(presets, conflicts),
         mounts=mounts,
         conflicts=tuple(conflicts),
-        warnings=tuple([f"{value.names[0]}: * stands for all other items" for value in whole if value.collapsed]),
+        warnings=(
+            *warnings,
+            *[f"{value.names[0]}: * stands for all other items" for value in whole if value.collapsed],
+        ),
     )
 
 
@@ -206,13 +210,19 @@ def _fold_mounts(presets: Sequence[Preset], volumes: Volumes, conflicts: list[Co
 
 
 def _fold_env(
-    presets: Sequence[Preset], facts: Facts, conflicts: list[Conflict], *, ignore_case: bool
+    presets: Sequence[Preset], facts: Facts, conflicts: list[Conflict], warnings: list[str], *, ignore_case: bool
 ) -> dict[str, Value]:
     table: dict[str, Value] = {}
     for preset in presets:
+        given: dict[str, Variable] = {}
         for variable in _completed(preset, facts):
             key = names.family(variable.name) or variable.name
             key = key.lower() if ignore_case else key
+            first = given.setdefault(key, variable)
+            if first is not variable:  # names that are one where letter case does not count
+                if not same((first.value, first.value_from), (variable.value, variable.value_from)):
+                    warnings.append(f"{preset.key}: {variable.name} is {first.name} on Windows, which is set before it")
+                continue
             held = table.get(key)
             if held is None:
                 table[key] = _first(preset, variable, ignore_case=ignore_case)

@@ -245,6 +245,31 @@ def test_a_name_of_an_object_is_at_most_253_characters_long(length, valid):
 WINDOWS = {"nodeSelector": {"kubernetes.io/os": "windows"}}
 
 
+@pytest.mark.parametrize("policy", ["SkipVariable", "SkipAll", "Reject"])
+@pytest.mark.parametrize(
+    ("wide", "given", "ends", "warnings"),
+    [
+        ({}, {"Foo": "1", "FOO": "2"}, "1", ["PodPreset team/narrow: FOO is Foo on Windows, which is set before it"]),
+        ({}, {"Foo": "1", "FOO": "1"}, "1", []),
+        (
+            {"Foo": "0"},
+            {"Foo": "1", "FOO": "2"},
+            "1",
+            ["PodPreset team/narrow: FOO is Foo on Windows, which is set before it"],
+        ),
+    ],
+)
+def test_on_windows_the_first_of_two_names_of_one_preset_counts(policy, wide, given, ends, warnings):
+    presets = [preset(conflictPolicy=policy, env=env(**given))]
+    presets += [cluster_preset(env=env(**wide))] if wide else []
+    decision, after = admit(pod(**WINDOWS), world(*presets))
+    assert decision.conflicts == ()
+    assert env_of(after) == [("Foo", ends)]
+    assert list(decision.warnings) == warnings
+    assert len(env_of(admitted(pod(), *presets))) == 2
+    assert admit(after, world(*presets))[0].outcome is Outcome.UNCHANGED
+
+
 def test_on_windows_letter_case_makes_no_other_variable():
     presets = [preset("a", env=env(Path="1", Other="o")), preset("b", env=env(PATH="2"))]
     decision, after = admit(pod(**WINDOWS), world(*presets))
