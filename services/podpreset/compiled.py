@@ -207,13 +207,16 @@ def _variables(spec: PodPresetSpec, problems: list[str], notes: list[str]) -> It
         made = _variable(env, spec.conflict_policy, where, notes)
         key = names.family(env.name) or env.name
         first = seen.get(key)
-        if first is None:
+        # One spelling as the reference to the other means the same value; both get it, and none may name itself.
+        itself = {f"$({first.name})", f"$({made.name})"} if first is not None else ()
+        if first is None or first.value in itself:
             seen[key] = made
         elif first.multi and made.multi:
-            items = lists.collapsed((*first.items, *lists.missing(first.items, made.items)))
+            together = (*first.items, *lists.missing(first.items, made.items))
+            items = lists.collapsed(tuple([item for item in together if item not in itself]))
             text = first.text if items == first.items else None
             seen[key] = first._replace(items=items, value=lists.join(items), text=text)
-        elif not same((first.value, first.value_from), (made.value, made.value_from)):
+        elif made.value not in itself and not same((first.value, first.value_from), (made.value, made.value_from)):
             notes.append(f"{where}: {env.name} has another value than {first.name} before it, which is the one used")
     yield from seen.values()
 

@@ -132,14 +132,24 @@ def test_a_conflict_is_told_once_however_many_containers_it_concerns():
     }
 
 
-def test_two_spellings_in_one_preset_are_one_variable():
-    one = preset(env=env(HTTP_PROXY="p", http_proxy="p", NO_PROXY="a", no_proxy="a, b"))
-    assert env_of(admitted(pod(), one)) == [
-        ("HTTP_PROXY", "p"),
-        ("http_proxy", "p"),
-        ("NO_PROXY", "a,b"),
-        ("no_proxy", "a,b"),
-    ]
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ({"HTTP_PROXY": "p", "http_proxy": "p"}, "p"),
+        ({"HTTP_PROXY": "p", "http_proxy": "$(HTTP_PROXY)"}, "p"),
+        ({"http_proxy": "$(HTTP_PROXY)", "HTTP_PROXY": "p"}, "p"),
+        ({"NO_PROXY": "a", "no_proxy": "a, b"}, "a,b"),
+        ({"NO_PROXY": "a", "no_proxy": "$(NO_PROXY)"}, "a"),
+        ({"NO_PROXY": "a", "no_proxy": "$(NO_PROXY),b"}, "a,b"),
+        ({"no_proxy": "$(NO_PROXY)", "NO_PROXY": "a"}, "a"),
+        ({"no_proxy": "$(NO_PROXY), b", "NO_PROXY": "a"}, "b,a"),
+        ({"NO_PROXY": "a", "no_proxy": "$(OTHER)"}, "a,$(OTHER)"),
+    ],
+)
+def test_two_spellings_in_one_preset_are_one_variable(given, value):
+    one = preset(env=env(**given))
+    name = max(given, key=str.isupper)
+    assert env_of(admitted(pod(), one)) == [(name, value), (name.lower(), value)]
     assert one.notes == ()
 
 
