@@ -14,12 +14,12 @@ from services.podpreset import api, explain
 from services.podpreset.compiled import mount_path, source_key
 from services.podpreset.decision import Conflict, rival_of
 from services.podpreset.explain import Fate, Row
-from services.podpreset.sameness import same
+from services.podpreset.sameness import kept, same
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from services.podpreset.compiled import Json, Mount
+    from services.podpreset.compiled import Json, Mount, Volume
     from services.podpreset.edits import Edits
     from services.podpreset.explain import Rows
     from services.podpreset.layers import Effective, Held
@@ -61,6 +61,19 @@ def row_of(container: str, kind: str, name: str, fate: Fate, held: Held[Any], ow
     return Row(container, kind, name, fate, value, tuple(("", giver) for giver in givers))
 
 
+def is_there(own: Json, held: Held[Volume] | Held[Mount], annotations: Mapping[str, str]) -> bool:
+    """Whether an own volume or mount of a pod with these annotations is the one that presets give.
+
+    Once the pod carries one of the presets in its present state, what the API server has dropped since is no
+    difference. Before that it is: the pod's author wrote something else.
+    """
+    item = held.item
+    if same(own, item.json):
+        return True
+    carried = any(annotations.get(owner.annotation) == owner.hash for owner in held.owners)
+    return carried and same(own, kept(item.json, item.known, own))
+
+
 # -- mounts --------------------------------------------------------------------------------------------------------
 
 
@@ -71,8 +84,8 @@ class MountCheck(NamedTuple):
     refused: list[tuple[str, Conflict]]
 
 
-def check_mounts(container: Container, effective: Effective) -> MountCheck:
-    """Compare mounts with the container's own.
+def check_mounts(container: Container, effective: Effective, annotations: Mapping[str, str]) -> MountCheck:
+    """Compare mounts with the container's own; `annotations` are the pod's.
 
     A mount is the container's already if one at its path is equal. Any other mount or device there refuses the volume,
     and so does, for a preset with SkipAll as for the old PodPreset, a mount of the volume at another path.
@@ -89,7 +102,7 @@ def check_mounts(container: Container, effective: Effective) -> MountCheck:
     for held in mounts:
         mount = held.item
         own = owned.get(mount.path)
-        if own is not None and same(own, mount.json):
+        if own is not None and is_there(own, held, annotations):
             continue
         taken = own is not None or mount.path in devices or mount.volume in devices
         strict = any(owner.policy == api.SKIP_ALL for owner in held.owners)

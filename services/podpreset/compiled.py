@@ -62,20 +62,22 @@ class Source(NamedTuple):
 
 
 class Volume(NamedTuple):
-    """A volume of the pod."""
+    """A volume of the pod; `known` is that of it which every API server keeps."""
 
     name: str
     json: Json
     replaces: bool
+    known: Json
 
 
 class Mount(NamedTuple):
-    """A mount in a container; `path` without a slash at its end."""
+    """A mount in a container; `path` without a slash at its end, `known` as that of a volume."""
 
     volume: str
     path: str
     json: Json
     replaces: bool
+    known: Json
 
 
 class Preset:
@@ -157,9 +159,9 @@ class Preset:
         if (bundle.config_map is None) == (bundle.cluster_trust_bundle is None):
             problems.append("spec.caBundle: expected configMap or clusterTrustBundle, and one of them")
             return
-        self.volumes = (*self.volumes, Volume(cabundle.VOLUME, cabundle.volume(bundle), replaces=True))
-        mount = Mount(cabundle.VOLUME, cabundle.DIRECTORY, cabundle.mount(), replaces=True)
-        self.mounts = (*self.mounts, mount)
+        volume, mount = cabundle.volume(bundle), cabundle.mount()
+        self.volumes = (*self.volumes, Volume(cabundle.VOLUME, volume, replaces=True, known=volume))
+        self.mounts = (*self.mounts, Mount(cabundle.VOLUME, cabundle.DIRECTORY, mount, replaces=True, known=mount))
 
 
 def compile_preset(obj: KubeObject) -> Preset:
@@ -342,8 +344,8 @@ def _volumes(spec: PodPresetSpec, problems: list[str], notes: list[str]) -> dict
         elif name in volumes:
             notes.append(f"{where}: {name} was there before, which is the one used")
         else:
-            volumes[name] = Volume(name, _bare(json), _replaces(json))
-            if wrong := shapes.problem(where, json, shapes.Sources):
+            volumes[name] = Volume(name, _bare(json), _replaces(json), shapes.known(json, shapes.Volume))
+            if wrong := shapes.problem(where, json, shapes.Volume):
                 problems.append(wrong)
             elif not sources:
                 notes.append(f"{where}: no source that is known, so pods may get an empty directory")
@@ -364,7 +366,7 @@ def _mounts(spec: PodPresetSpec, volumes: Container[str], problems: list[str], n
         elif path in mounts:
             notes.append(f"{where}: {path} was there before, which is the one used")
         else:
-            mounts[path] = Mount(name, path, _bare(json), _replaces(json))
+            mounts[path] = Mount(name, path, _bare(json), _replaces(json), shapes.known(json, shapes.Mount))
     return mounts
 
 

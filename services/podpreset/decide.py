@@ -153,6 +153,7 @@ class _Case:
             self.spec.volumes or (),
             plan.volumes,
             [(target.container, target.effective) for target in self.targets],
+            self.pod.annotations,
             ephemeral=self.ephemeral,
             rows=self.rows,
         )

@@ -55,6 +55,22 @@ def same(one: Any, other: Any) -> bool:
     return False
 
 
+def kept(given: Any, known: Any, own: Any) -> Any:
+    """Return what of `given` an API server may have kept that made `own` of it: what is in that, and what is `known`.
+
+    A field that it does not know, a misspelled one or that of a later Kubernetes, it drops without a word.
+    """
+    if isinstance(given, dict):
+        known, own = (value if isinstance(value, dict) else {} for value in (known, own))
+        return {
+            key: kept(value, known.get(key), own.get(key)) for key, value in given.items() if key in known or key in own
+        }
+    lists = all(isinstance(value, list) for value in (given, known, own))
+    if lists and len(given) == len(known) == len(own):
+        return [kept(*items) for items in zip(given, known, own, strict=True)]
+    return given
+
+
 def _same_field(key: str, one: dict[str, Any], other: dict[str, Any]) -> bool:
     if key in one and key in other:
         left, right = one[key], other[key]

@@ -23,7 +23,7 @@ _Mode = Annotated[int, Meta(ge=0, le=0o777)] | None
 _Quantity = Annotated[str, Meta(pattern="^ *[+-]?[0-9.]+([numk]|[KMGTPE]i?|[eE][+-]?[0-9]+)? *$")] | float | None
 
 
-class _Shape(Struct, frozen=True, gc=False):
+class _Shape(Struct, frozen=True, gc=False, omit_defaults=True):
     """Base of the shapes; fields that they do not name are passed over."""
 
 
@@ -224,9 +224,10 @@ class _Image(_Shape, frozen=True):
     pullPolicy: str | None = None
 
 
-class Sources(_Shape, frozen=True):
-    """core/v1 VolumeSource. Those that nobody should use any more are objects, of which the API server knows best."""
+class Volume(_Shape, frozen=True):
+    """core/v1 Volume. Sources that nobody should use any more are objects, of which the API server knows best."""
 
+    name: _Text
     configMap: _ConfigMap | None = None
     csi: _CSI | None = None
     downwardAPI: _DownwardAPI | None = None
@@ -272,7 +273,7 @@ class Mount(_Shape, frozen=True):
 
 
 VALUE_SOURCES = ValueFrom.__struct_fields__
-VOLUME_SOURCES = Sources.__struct_fields__
+VOLUME_SOURCES = tuple(field for field in Volume.__struct_fields__ if field != "name")
 
 
 def problem(where: str, json: Json, shape: type[_Shape]) -> str | None:
@@ -286,3 +287,15 @@ def problem(where: str, json: Json, shape: type[_Shape]) -> str | None:
         said, _, at = str(error).partition(" - at `$")
         return f"{where}{at.removesuffix('`')}: {said}"
     return None
+
+
+def known(json: Json, shape: type[_Shape]) -> Json:
+    """Return what of JSON that has a shape is known here: without fields that it does not name and those that are null.
+
+    Any JSON that has not got the shape is returned as it is.
+    """
+    try:
+        found: Json = msgspec.to_builtins(msgspec.convert(json, shape))
+    except msgspec.ValidationError:
+        return json
+    return found

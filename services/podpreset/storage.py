@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from services.podpreset.attachments import check_mounts, conflict_of, row_of
+from services.podpreset.attachments import check_mounts, conflict_of, is_there, row_of
 from services.podpreset.compiled import mount_path
 from services.podpreset.explain import Fate
 from services.podpreset.layers import volume_label
-from services.podpreset.sameness import same
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from services.podpreset.compiled import Json, Mount, Volume
     from services.podpreset.decision import Conflict
@@ -48,6 +47,7 @@ def settle(
     own: Sequence[Json],
     volumes: Volumes,
     containers: Sequence[tuple[Container, Effective]],
+    annotations: Mapping[str, str],
     *,
     ephemeral: bool = False,
     rows: Rows | None = None,
@@ -72,13 +72,13 @@ def settle(
             name = held.item.name
             present[name] = json
             # What is not given anyway, here or to any ephemeral container, need not agree.
-            if name in wanted and name not in parts and not same(json, held.item.json):
+            if name in wanted and name not in parts and not is_there(json, held, annotations):
                 withheld.add(name)
                 conflicts.append(conflict_of(held, volume_label(name), POD))
     unavailable = (volumes.held.keys() - present.keys()) | parts if ephemeral else set()
     lacking: list[list[Held[Mount]]] = []
     for container, effective in containers:
-        check = check_mounts(container, effective)
+        check = check_mounts(container, effective, annotations)
         lacking.append(check.lacking)
         refusals = [(volume, conflict) for volume, conflict in check.refused if volume not in unavailable]
         withheld.update(volume for volume, _ in refusals)

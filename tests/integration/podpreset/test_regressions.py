@@ -167,6 +167,8 @@ DEFAULTED = {
         "scaleIO": {"gateway": "https://x.invalid", "system": "s", "secretRef": {"name": "n"}, "volumeName": "v"}
     },
     "nothing": {},
+    "misspelled-source": {"hostpath": {"path": "/x"}},
+    "misspelled-field": {"projected": {"sources": [{"secret": {"name": "s", "key": "k"}}]}},
 }
 
 

@@ -107,6 +107,63 @@ def test_a_second_call_yields_no_patch_and_the_same_annotations():
     }
 
 
+MISSPELLED = {
+    "a field": ({"emptyDir": {"medium": "", "sizelimit": "1Gi"}}, {"emptyDir": {}}),
+    "a source": ({"hostpath": {"path": "/x"}}, {"emptyDir": {}}),
+    "a field in a list": (
+        {"projected": {"sources": [{"secret": {"name": "s", "key": "k"}}]}},
+        {"projected": {"sources": [{"secret": {"name": "s"}}], "defaultMode": 420}},
+    ),
+}
+
+
+@pytest.mark.parametrize("policy", ["SkipVariable", "SkipAll", "Reject"])
+@pytest.mark.parametrize("case", MISSPELLED)
+def test_what_the_api_server_has_dropped_since_the_first_call_is_no_difference_at_the_second(policy, case):
+    given, stored = MISSPELLED[case]
+    where = world(
+        preset(
+            conflictPolicy=policy,
+            env=env(A="1"),
+            volumes=[{"name": "v", **given}],
+            volumeMounts=[{"name": "v", "mountPath": "/v", "readonly": True}],
+        )
+    )
+    _, once = admit(pod(), where)
+    once["spec"]["volumes"] = [{"name": "v", **stored}]
+    container_of(once)["volumeMounts"] = mounts = [{"name": "v", "mountPath": "/v"}]
+    decision, _ = admit(once, where)
+    assert (decision.outcome, decision.conflicts) == (Outcome.UNCHANGED, ())
+    debugged = {**once, "spec": {**once["spec"], "ephemeralContainers": [container("debug")]}}
+    decision, after = admit(debugged, where, old=once, operation="UPDATE", subresource="ephemeralcontainers")
+    assert decision.conflicts == ()
+    assert container_of(after, "debug")["volumeMounts"] == [{**mounts[0], "readonly": True}]
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"emptyDir": {"medium": "Memory"}},
+        {"emptyDir": {}},
+        {"hostPath": {"path": "/x"}},
+        {"hostPath": {"path": "/other", "type": "File"}},
+    ],
+)
+def test_what_the_pod_had_before_the_first_call_still_differs_at_the_second(own):
+    where = world(
+        preset(
+            env=env(A="1"),
+            volumes=[{"name": "v", "hostPath": {"path": "/x", "type": "File", "x": 1}}],
+            volumeMounts=[{"name": "v", "mountPath": "/v"}],
+        )
+    )
+    first, once = admit(pod(volumes=[{"name": "v", **own}]), where)
+    second, twice = admit(once, where)
+    assert first.conflicts == second.conflicts != ()
+    assert (second.outcome, twice) == (Outcome.UNCHANGED, once)
+    assert "volumeMounts" not in container_of(twice)
+
+
 def test_only_a_sidecar_appended_between_two_calls_is_patched():
     where = world(
         preset(

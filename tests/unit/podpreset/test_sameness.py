@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.podpreset.sameness import same
+from services.podpreset.sameness import kept, same
 
 
 @pytest.mark.parametrize(
@@ -89,3 +89,20 @@ def test_a_quantity_is_its_number_however_it_is_written(quantity, number):
 def test_what_differs_differs_both_ways(one, other):
     assert not same(one, other)
     assert not same(other, one)
+
+
+@pytest.mark.parametrize(
+    ("given", "known", "own", "rest"),
+    [
+        ({"a": 1, "x": 2}, {"a": 1}, {"a": 1}, {"a": 1}),
+        ({"a": 1, "x": 2}, {"a": 1}, {"a": 1, "x": 3}, {"a": 1, "x": 2}),
+        ({"a": 1}, {"a": 1}, {}, {"a": 1}),
+        ({"a": {"b": 1, "x": 1}}, {"a": {"b": 1}}, {"a": {"b": 2}}, {"a": {"b": 1}}),
+        ({"a": [{"b": 1, "x": 1}]}, {"a": [{"b": 1}]}, {"a": [{"b": 1}]}, {"a": [{"b": 1}]}),
+        ({"a": [{"x": 1}, 2]}, {"a": [{}, 2]}, {"a": [{}]}, {"a": [{"x": 1}, 2]}),
+        ({"x": [1]}, {}, {"x": {}}, {"x": [1]}),
+        ({"a": {"x": 1}}, {"a": {}}, {"a": "text"}, {"a": {}}),
+    ],
+)
+def test_what_an_api_server_keeps_is_what_is_known_and_what_the_pod_has(given, known, own, rest):
+    assert kept(given, known, own) == rest
