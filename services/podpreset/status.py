@@ -22,6 +22,7 @@ from services.podpreset.api import (
 )
 from services.podpreset.presets import RESOURCES, read_status
 from services.podpreset.reduced import ReducedStore, annotations_only
+from services.proxyenv import lists, names
 from services.proxyenv.complete import complete
 from services.runtime.kube import conditions
 from services.runtime.kube.conditions import FALSE, TRUE, Condition
@@ -90,9 +91,22 @@ def readiness(preset: Preset, facts: Facts) -> Condition:
     """Return the condition of a preset. One that works but needs its author's attention is ready with a message."""
     if preset.problems:
         return Condition(READY, FALSE, INVALID_SPEC, _joined(preset.problems))
-    missing = complete(preset.include, facts).missing
-    notes = [f"spec.noProxy.include: nothing is known of {name}, see the flags" for name in missing]
-    return Condition(READY, TRUE, PRESET_READY, _joined([*preset.notes, *notes]))
+    found = complete(preset.include, facts)
+    notes = [f"spec.noProxy.include: nothing is known of {name}, see the flags" for name in found.missing]
+    return Condition(READY, TRUE, PRESET_READY, _joined([*preset.notes, *notes, *_list_notes(preset, found.entries)]))
+
+
+def _list_notes(preset: Preset, entries: lists.Items) -> Iterator[str]:
+    """Yield what some clients cannot read in the NO_PROXY that a preset gives: the first item, and how many more."""
+    written = next((one for one in preset.variables if names.is_no_proxy(one.name)), None)
+    if written is not None:
+        if written.value_from is not None:
+            return
+        entries = (*lists.split(written.value), *entries)
+    wrong = lists.problems(lists.join(lists.collapsed(entries)))
+    if wrong:
+        more = f", and {len(wrong) - 1} more like that" if len(wrong) > 1 else ""
+        yield f"NO_PROXY: {wrong[0]}{more}"
 
 
 def _joined(sentences: Iterable[str]) -> str:
