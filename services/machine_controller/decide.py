@@ -32,7 +32,7 @@ from services.machine_controller.vsphere.errors import DuplicateName, VSphereErr
 from services.machine_controller.vsphere.values import PowerState, Task, TaskState
 
 CLONE_GRACE_SECONDS = 15.0
-"""A request that broke off may still be carried out; vCenter shows its task well within this time."""
+"""A request that was given up may still be carried out; vCenter shows its task within this time."""
 ABSENT_AGAIN_SECONDS = 600.0
 """A VM that comes back (registered again, restored) is told by no watch."""
 

@@ -162,7 +162,7 @@ class Gathering:
             vm=sight.vm if look is Look.PRESENT else None,
             clone=sight.clone,
             suspects=len(sight.suspects) if sight.suspects is not None else None,
-            clone_age=_age(noted, now),
+            clone_age=record.age(noted, now) if noted is not None else 0.0,
             searched_age=sight.searched_age,
             operation=sight.operation,
             bootstrap=self._bootstrap(owner),
@@ -284,12 +284,6 @@ def is_control_plane(owner: KubeObject) -> bool:
 
 def _needs_preparation(spec: api.VSphereMachineSpec, placement: Placement | None) -> bool:
     return bool(spec.tag_ids) or (placement is not None and bool(placement.vm_group))
-
-
-def _age(noted: Record | None, now: datetime) -> float:
-    if noted is None or not noted.since:
-        return 0.0
-    return max(0.0, (now - parse_timestamp(noted.since)).total_seconds())
 
 
 def _stop(spec: api.VSphereMachineSpec, old: api.VSphereMachineStatus, sight: Sight, now: datetime) -> Stop:

@@ -143,7 +143,7 @@ class World(NamedTuple):
     suspects: int | None = None
     """Clones of the template that ran when they were searched for and still do."""
     clone_age: float = 0.0
-    """Seconds since the clone was asked for."""
+    """Seconds since the request for the clone was given up; negative while it may still be waited for."""
     searched_age: float = 0.0
     """The same, when clones were searched for."""
     operation: str = ""

@@ -11,20 +11,30 @@ Must not know: who reads it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from services.machine_controller.api import PREFIX
+from services.runtime.kube.conditions import micro_timestamp, parse_timestamp
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from services.runtime.kube.objects import KubeObject
 
 ANNOTATION = f"{PREFIX}/vm"
+ANSWER_SECONDS: Final = 75.0
+"""An answer to the request for a clone is waited for so long after the record was made, then the request is given up:
+one call, and some of a second one where the session had to be renewed."""
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """`of` is `namespace/name` of the object, `since` when the clone was asked for; references as `Type:id`."""
+    """`of` is `namespace/name` of the object; references as `Type:id`.
+
+    `since` is when the clone was asked for, `given_up` when its answer was no longer waited for.
+    """
 
     of: str
     uuid: str
@@ -33,6 +43,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     template: str = ""
     folder: str = ""
     since: str = ""
+    given_up: str = ""
     task: str = ""
     vm: str = ""
     started: bool = False
@@ -60,6 +71,23 @@ def damaged(obj: KubeObject) -> bool:
     except msgspec.DecodeError:
         return True
     return False
+
+
+def given_up(record: Record, now: datetime) -> Record:
+    """Record of a clone whose answer is not waited for any more."""
+    return msgspec.structs.replace(record, given_up=micro_timestamp(now))
+
+
+def age(record: Record, now: datetime) -> float:
+    """Seconds since the request for the clone was given up; negative while it may still be waited for.
+
+    Of a process that died nobody knows when it stopped waiting: the latest moment counts.
+    """
+    if record.given_up:
+        return (now - parse_timestamp(record.given_up)).total_seconds()
+    if not record.since:
+        return 0.0
+    return (now - parse_timestamp(record.since) - timedelta(seconds=ANSWER_SECONDS)).total_seconds()
 
 
 def write(record: Record | None) -> str | None:

@@ -161,7 +161,7 @@ class Sight:
         self._drop_suspects()
 
     def suspect(self, tasks: set[Ref], age: float) -> None:
-        """Follow clones one of which may be ours; `age` in seconds is that of ours now."""
+        """Follow clones one of which may be ours; `age` is the seconds since ours was given up."""
         self._drop_suspects()
         self.suspects, self.searched_age = set(tasks), age
         self.unknown()

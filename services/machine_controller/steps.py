@@ -10,12 +10,14 @@ Must not know: why a step is taken.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from services.machine_controller import render
+from services.machine_controller import record, render
 from services.machine_controller.cloning import clone_spec
 from services.machine_controller.gather import FINALIZER, is_control_plane
 from services.machine_controller.guestinfo.extraconfig import changes
@@ -24,6 +26,7 @@ from services.machine_controller.placement import DEVICES_ANNOTATION, devices_te
 from services.machine_controller.record import Record
 from services.machine_controller.sight import DESTROY, POWER_OFF, POWER_ON, RECONFIGURE
 from services.machine_controller.vsphere.errors import (
+    DeadlineExceeded,
     InvalidPowerState,
     NotFound,
     TaskFailed,
@@ -32,7 +35,7 @@ from services.machine_controller.vsphere.errors import (
 )
 from services.machine_controller.vsphere.values import ExtraConfig, Gone, PowerState, Ref, Task, ToolsState
 from services.runtime import log
-from services.runtime.kube.conditions import timestamp
+from services.runtime.kube.conditions import micro_timestamp
 from services.runtime.kube.objects import with_annotations, with_finalizer, without_finalizers
 
 if TYPE_CHECKING:
@@ -43,7 +46,8 @@ if TYPE_CHECKING:
     from services.machine_controller.gather import Subject
     from services.machine_controller.objects import Writer
     from services.machine_controller.slots import Slots
-    from services.machine_controller.vsphere.values import VirtualMachine
+    from services.machine_controller.vsphere.values import CloneSpec, VirtualMachine
+    from services.machine_controller.vsphere.vcenter import VCenter
     from services.runtime.clock import Clock
 
 _LOG = log.get("machine_controller")
@@ -157,6 +161,7 @@ class Steps:
         vcenter, uuid = subject.vcenter, subject.machine.metadata.uid
         note = f"Kubernetes VSphereMachine {subject.key}"
         spec = await clone_spec(vcenter.inventory, subject.name, uuid, subject.spec, placement, note)
+        asked = self._clock.monotonic()
         noted = Record(
             of=str(subject.key),
             uuid=uuid,
@@ -164,22 +169,35 @@ class Steps:
             server=str(subject.server),
             template=str(spec.template),
             folder=str(spec.folder),
-            since=timestamp(self._clock.now()),
+            since=micro_timestamp(self._clock.now()),
         )
         # With the version that was read: of two processes that both found no record, one is refused.
         machine = await self._writer.note(subject.machine, noted, guarded=True)
         subject.sight.suspects = None
         try:
-            task = await vcenter.vms.clone(spec)
+            task = await self._answer(vcenter, spec, asked)
         except VSphereError as error:
-            if not error.outcome_unknown:  # else whether a clone runs is found out by the search for it
-                await self._writer.note(machine, None)
+            # Whether a clone runs of which that is unknown is found out by the search for it.
+            left = record.given_up(noted, self._clock.now()) if error.outcome_unknown else None
+            await self._writer.note(machine, left)
             if isinstance(error, NotFound):
                 vcenter.inventory.forget()  # what was looked up a moment ago is out of date
             raise
         subject.sight.follow_clone(task)
         _LOG.info("Cloning", machine=str(subject.key), template=spec.template.id, task=task.id)
         await self._writer.note(machine, replace(noted, task=str(task)))
+
+    async def _answer(self, vcenter: VCenter, spec: CloneSpec, asked: float) -> Ref:
+        """Ask for a clone and return its task; nothing is sent or waited for longer than the record tells others.
+
+        `asked` is the clock's time when the record was made. Raises VSphereError.
+        """
+        left = record.ANSWER_SECONDS - (self._clock.monotonic() - asked)
+        if left > 0:  # else the process was stopped meanwhile, and somebody may have given the request up already
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    return await vcenter.vms.clone(spec)
+        raise DeadlineExceeded(str(vcenter.server), "clone a VM", record.ANSWER_SECONDS)
 
     async def _follow(self, subject: Subject) -> bool:
         assert subject.record is not None

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from services.machine_controller.decide import CLONE_GRACE_SECONDS, decide
 from services.machine_controller.phases import Do, Look, World
-from services.machine_controller.record import Record
+from services.machine_controller.record import ANSWER_SECONDS, Record
 from services.machine_controller.vsphere.errors import Busy
 from services.machine_controller.vsphere.values import Gone, PowerState, Ref, Task, TaskState, VirtualMachine
 
@@ -46,9 +46,10 @@ class Machine(RuleBasedStateMachine):
         self.noted = False
         """Whether it was ever written down which VM is ours."""
         self.asked_at = self.now = 0.0
+        self.given_up_at = None
         self.memory = Memory()
         self.late = None
-        """A request for a clone whose connection broke before vCenter had read it."""
+        """Until when vCenter may still begin a clone whose answer was lost."""
 
     @initialize()
     def held_first(self):
@@ -64,14 +65,17 @@ class Machine(RuleBasedStateMachine):
     def delete(self, now):
         self.deleting = self.deleting or now
 
-    @rule(seconds=st.sampled_from([0.0, 0.0, 1.0, CLONE_GRACE_SECONDS]))
+    @rule(seconds=st.sampled_from([0.0, 0.0, 1.0, CLONE_GRACE_SECONDS, ANSWER_SECONDS]))
     def time_passes(self, seconds):
-        if not seconds:
-            return
         self.now += seconds
-        if self.late is not None:  # whatever was on the wire arrives well within the grace
-            self.start_clone()
-            self.late = None
+        if self.late is not None and self.now >= self.late:
+            self.vcenter_begins_late()
+
+    @precondition(lambda self: self.late is not None)
+    @rule()
+    def vcenter_begins_late(self):
+        self.late = None
+        self.start_clone()
 
     @precondition(lambda self: any(state == "running" for state, _ in self.tasks.values()))
     @rule(well=st.booleans(), data=st.data())
@@ -136,17 +140,25 @@ class Machine(RuleBasedStateMachine):
             vm=vm,
             clone=clone,
             suspects=len(memory.suspects) if memory.suspects is not None else None,
-            clone_age=self.now - self.asked_at,
+            clone_age=self.age(),
             searched_age=memory.searched_age,
             bootstrap="boot",
             prepared=memory.prepared,
             configured=memory.configured,
         )
 
+    def age(self):
+        """What `record.age` says; what was given up is in the record."""
+        return self.now - (self.asked_at + ANSWER_SECONDS if self.given_up_at is None else self.given_up_at)
+
     @precondition(lambda self: not self.finished)
-    @rule(steps=st.integers(1, 8), crash_after=st.none() | st.integers(0, 8), lost=st.booleans())
+    @rule(
+        steps=st.integers(1, 8),
+        crash_after=st.none() | st.integers(0, 8),
+        lost=st.none() | st.floats(0.0, ANSWER_SECONDS),
+    )
     def work(self, steps, crash_after, lost):
-        """Some steps, cut off after so many writes; `lost`: a broken connection keeps the answer of a clone."""
+        """Some steps, cut off after so many writes; an answer to a clone is waited for in vain for `lost` seconds."""
         written = 0
         for _ in range(steps):
             if self.finished:
@@ -158,13 +170,25 @@ class Machine(RuleBasedStateMachine):
                 write()
                 written += 1
 
+    @precondition(lambda self: not self.finished and decide(self.world()).do is Do.CLONE)
+    @rule()
+    def crash_before_the_answer(self):
+        """Between two writes of one step, which `work` alone comes to rarely."""
+        self.ask()
+        self.clone(lost=0.0)
+        self.crash()
+
     def writes(self, do, *, lost):
         """What a step writes, in its order."""
         memory = self.memory
         return {
             Do.NOTHING: (),
             Do.LOOK: (lambda: setattr(memory, "look", Look.PRESENT if self.vms else Look.ABSENT),),
-            Do.CLONE: (self.ask, lambda: self.clone(lost=lost), *(() if lost else (self.note_task,))),
+            Do.CLONE: (
+                self.ask,
+                lambda: self.clone(lost=lost),
+                self.note_task if lost is None else lambda: self.give_up(lost),
+            ),
             Do.FOLLOW: (lambda: setattr(memory, "clone_task", Ref.parse(self.record.task)),),
             Do.SEARCH: (self.search,),
             Do.ADOPT: (self.adopt,),
@@ -185,7 +209,7 @@ class Machine(RuleBasedStateMachine):
         assert self.record is None
         assert not self.noted, "a VM that was written down is made again"
         self.record = Record(of="ns/m1", uuid=UUID, name="m1", template="VirtualMachine:vm-t")
-        self.asked_at = self.now
+        self.asked_at, self.given_up_at = self.now, None
 
     def start_clone(self):
         """VCenter reserves the name: a clone into a folder that has it fails."""
@@ -196,10 +220,17 @@ class Machine(RuleBasedStateMachine):
 
     def clone(self, *, lost):
         self.memory.suspects = None
-        if lost:
-            self.late = True
-        else:
+        if lost is None:
             self.memory.clone_task = self.start_clone()
+        else:
+            self.late = self.asked_at + ANSWER_SECONDS + CLONE_GRACE_SECONDS
+
+    def give_up(self, seconds):
+        """No answer came for so long: vCenter is given the grace from here."""
+        self.time_passes(seconds)
+        if self.late is not None:
+            self.late = self.now + CLONE_GRACE_SECONDS
+        self.given_up_at = self.now
 
     def note_task(self):
         self.record = _with(self.record, task=str(self.memory.clone_task))
@@ -209,7 +240,7 @@ class Machine(RuleBasedStateMachine):
             self.note_task()
             return
         self.memory.suspects = {task for task, (state, _) in self.tasks.items() if state == "running"}
-        self.memory.searched_age = self.now - self.asked_at
+        self.memory.searched_age = self.age()
         self.memory.look = Look.UNKNOWN
 
     def adopt(self):
@@ -225,6 +256,7 @@ class Machine(RuleBasedStateMachine):
         self.memory.clone_task = self.memory.suspects = None
 
     def discard(self):
+        assert self.late is None, "a clone is forgotten that vCenter may still begin"
         self.record = None
         self.memory.clone_task = self.memory.suspects = None
         self.memory.look = Look.UNKNOWN

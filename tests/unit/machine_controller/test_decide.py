@@ -130,6 +130,12 @@ LIVING = {
         "",
         "",
     ),
+    "a clone that another process may still ask for": (
+        FRESH._replace(record=ASKED, suspects=0, look=Look.ABSENT, searched_age=-60.0, clone_age=-59.0),
+        Do.NOTHING,
+        "",
+        "",
+    ),
     "time to search again": (
         FRESH._replace(record=ASKED, suspects=0, look=Look.ABSENT, searched_age=1.0, clone_age=CLONE_GRACE_SECONDS),
         Do.SEARCH,
@@ -222,6 +228,11 @@ DYING = {
     "clone done": (ending(CLONING, clone=DONE), Do.ADOPT, ""),
     "clone failed": (ending(CLONING, clone=BROKEN, look=Look.ABSENT), Do.DISCARD, ""),
     "clone without id": (ending(ASKED), Do.SEARCH, ""),
+    "a clone whose answer may still come": (
+        ending(ASKED, suspects=0, look=Look.ABSENT, searched_age=-14.5, clone_age=-14.5),
+        Do.NOTHING,
+        "",
+    ),
     "clones that may be ours": (ending(ASKED, suspects=1), Do.NOTHING, "waiting for the clone"),
     "not looked": (ending(), Do.LOOK, ""),
     "not told yet": (ending(look=Look.PENDING), Do.NOTHING, ""),

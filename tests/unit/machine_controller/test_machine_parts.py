@@ -22,6 +22,7 @@ from services.machine_controller.slots import Slots
 from services.machine_controller.vsphere.credentials import Credentials
 from services.machine_controller.vsphere.errors import InvalidValue, NotFound
 from services.machine_controller.vsphere.values import Disk, Ref, Server, Template
+from services.runtime.kube.conditions import micro_timestamp
 from services.runtime.kube.objects import KubeObject, ObjectKey, ObjectMeta, raw
 from services.runtime.settings import SettingsError
 
@@ -63,6 +64,24 @@ def test_a_record_of_another_object_or_of_another_shape_counts_for_nothing():
     for text in ("", "no", "{}", "[]", '{"of": 1}'):
         assert record.read(obj(text)) is None
         assert record.damaged(obj(text)) is bool(text)
+
+
+@pytest.mark.parametrize(
+    ("given_up", "after", "seconds"),
+    [
+        (None, 60.5, -14.5),
+        (None, 80, 5.0),
+        (60.5, 60.5, 0.0),
+        (60.5, 70, 9.5),
+        (0.2, 10, 9.8),
+    ],
+)
+def test_a_clone_without_answer_is_as_old_as_the_end_of_the_wait_for_it(given_up, after, seconds):
+    noted = Record(of="ns/m1", uuid="u", since=micro_timestamp(NOW))
+    if given_up is not None:
+        noted = record.given_up(noted, NOW + timedelta(seconds=given_up))
+    assert record.read(obj(record.write(noted))) == noted
+    assert record.age(noted, NOW + timedelta(seconds=after)) == pytest.approx(seconds)
 
 
 def secret(**texts):
