@@ -137,6 +137,8 @@ class Gathering:
         assigned += [a.address for a in (sight.addresses.get(want.name) for want in wants) if a is not None]
         static = status.texts(assigned)
         shared = render.endpoint(cluster, capi_cluster)[0] if cluster is not None else ""
+        if any(address in static for address in status.texts([shared])):
+            shared = ""  # a single control plane's own address, without a VIP
         fingerprint = (placement.network if placement is not None else None, tuple(sorted(sight.addresses.items())))
         missing = self._missing(sight, devices, static, shared)
         if progress.unread and missing is not None:

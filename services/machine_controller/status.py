@@ -3,8 +3,8 @@
 Responsible for: the one place where a status is put together, from the old one, what is said and what the guest
 reports.
 Invariants: `initialization.provisioned` becomes true once and stays; conditions of others stay as they are; the address
-of the control plane's endpoint is nobody's own, on whichever node it is. A status that says the same is the same
-object.
+of the control plane's endpoint is nobody's own, on whichever node it is, unless the machine was assigned it. A status
+that says the same is the same object.
 Must not know: how it is written, why something is said.
 Source: the InfraMachine contract of the Cluster API book; CAPV v1.16 for the types of addresses.
 """
