@@ -109,6 +109,9 @@ class MachineReconciler:
                 return await self._failed(subject, Plan(), error)
             plan = decide.decide(subject.world)
             if plan.do is Do.NOTHING:
+                if plan.again is None and not subject.sight.cloning:
+                    # It is left alone for now, such as while it is paused: what comes of its clone is looked at later.
+                    self._slots.give(key)
                 await self._say(subject, plan.say)
                 return Result(plan.again) if plan.again is not None else None
             if plan.say is not None and plan.do in (Do.CLONE, Do.QUEUE, Do.DISCARD, Do.DESTROY):

@@ -62,6 +62,13 @@ class Sight:
         self._changed = changed
         self._stops: dict[Ref, Callable[[], None]] = {}
 
+    @property
+    def cloning(self) -> bool:
+        """Whether a clone is followed that is the machine's, or may be, and was not seen to end."""
+        if self.clone_task is None:
+            return bool(self.suspects)
+        return not (isinstance(self.clone, Gone) or (self.clone is not None and self.clone.done))
+
     def connect(self, vcenter: VCenter) -> None:
         """Take note of the connection; everything seen through another one is forgotten."""
         if self.vcenter is not vcenter:

@@ -2,7 +2,7 @@
 
 Invariants: a clone that runs already (found after a restart) always gets a slot, so that what runs is what is counted.
 Who was refused is woken in the order in which they asked when a slot is free; one that was woken and has no use for it
-any more passes it on.
+any more passes it on. A machine that is left alone, such as one that is paused, has none once no clone of its runs.
 Must not know: what a clone is of.
 """
 

@@ -79,3 +79,27 @@ async def test_a_claim_that_is_lost_while_the_vm_is_cloned_takes_its_address_wit
     await site.kube.force_delete(addresses, "other", site.namespace)
     await site.delete("m1")
     await site.gone("m1")
+
+
+async def test_a_machine_that_is_paused_during_its_clone_holds_up_no_other(start_site, sim):
+    site = await start_site(clones=1)
+    await site.identity()
+    await site.tenant.pool("nodes", "10.0.0.10-10.0.0.49", gateway="10.0.0.1")
+    await site.cluster()
+    sim.task("cloneVm", hold=True)
+    await site.machine("m1")
+    await site.says("m1", "WaitingForClone", "cloning")
+    await eventually(lambda: site.vsphere_machine("m1"), lambda obj: '"task"' in str(obj["metadata"]["annotations"]))
+    await site.machine("m2")
+    await site.says("m2", "WaitingForClone", "as many clones")
+    paused = "cluster.x-k8s.io/paused"
+    await site.kube.patch(api.VSPHERE_MACHINES, "m1", site.namespace, metadata={"annotations": {paused: ""}})
+    await site.says("m1", "Paused", type_="Paused", status="True")
+    sim.release()
+    await site.provisioned("m2")
+    assert site.vm("m1")["power"] == "poweredOff"
+    await site.kube.patch(api.VSPHERE_MACHINES, "m1", site.namespace, metadata={"annotations": {paused: None}})
+    await site.provisioned("m1")
+    await site.delete("m1", "m2")
+    await site.gone("m1", "m2")
+    await site.empty()

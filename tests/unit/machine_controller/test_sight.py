@@ -126,11 +126,15 @@ def test_a_task_that_failed_says_why_and_one_that_was_forgotten_has_the_vm_looke
 
 def test_a_clone_is_followed_once_and_its_end_is_kept(sight, told):
     clone = Ref("Task", "c")
+    assert not sight.cloning
     sight.follow_clone(clone)
     sight.follow_clone(clone)
+    assert sight.cloning
     told.tell(task("c", TaskState.RUNNING))
     assert sight.clone.state is TaskState.RUNNING
+    assert sight.cloning
     told.tell(task("c"))
+    assert not sight.cloning
     assert (sight.clone.state, told.followers) == (TaskState.SUCCESS, {})
     sight.end_clone()
     assert (sight.clone, sight.clone_task) == (None, None)
@@ -138,7 +142,7 @@ def test_a_clone_is_followed_once_and_its_end_is_kept(sight, told):
 
 def test_clones_that_may_be_ours_are_followed_to_their_end(sight, told):
     sight.suspect({Ref("Task", "a"), Ref("Task", "b")}, 3.0)
-    assert (len(sight.suspects), sight.searched_age) == (2, 3.0)
+    assert (len(sight.suspects), sight.searched_age, sight.cloning) == (2, 3.0, True)
     sight.absent(0.0)
     told.tell(task("a", TaskState.RUNNING))
     assert sight.look is Look.ABSENT
