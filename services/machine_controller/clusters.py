@@ -3,7 +3,7 @@
 Responsible for: the finalizer, conditions, vCenter's version, and the contract's sign that the infrastructure is there.
 Invariants: the endpoint comes from somebody else (a user, the integrator) and is never made up here. A cluster stays
 until none of its VSphereMachines is left, since their VMs need its credentials. vCenter is asked only while no watch of
-its own tells that it is there.
+its own tells that it is there, and never waited for here.
 Must not know: machines, how zones are judged.
 Source: the InfraCluster contract of the Cluster API book; CAPV v1.16 controllers/vspherecluster_reconciler.go.
 """
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from services.machine_controller.caches import Caches
     from services.machine_controller.connections import Connections
+    from services.machine_controller.probes import Probes
     from services.runtime.clock import Clock
     from services.runtime.kube.objects import KubeObject, ObjectKey
     from services.runtime.kube.transport import Client
@@ -68,6 +69,7 @@ class ClusterReconciler:
         client: Client,
         caches: Caches,
         connections: Connections,
+        probes: Probes,
         clock: Clock,
         *,
         taken: Callable[[KubeObject], bool],
@@ -77,6 +79,7 @@ class ClusterReconciler:
         self._client = client
         self._caches = caches
         self._connections = connections
+        self._probes = probes
         self._clock = clock
         self._taken = taken
         self._held_by_zones = held_by_zones
@@ -85,6 +88,12 @@ class ClusterReconciler:
 
     async def reconcile(self, key: ObjectKey) -> Result | None:
         """Bring one VSphereCluster up to date."""
+        try:
+            return await self._look(key)
+        finally:
+            self._probes.done(key)
+
+    async def _look(self, key: ObjectKey) -> Result | None:
         cluster = self._caches.stores.clusters.get(key)
         if cluster is None or not self._taken(cluster):
             del self._failures[key]
@@ -100,9 +109,9 @@ class ClusterReconciler:
             return None  # nobody's yet; the watch tells when Cluster API has set the owner
         if not has_finalizer(cluster, FINALIZER):
             cluster = await self._update(with_finalizer(cluster, FINALIZER))
-        verdict = await self._verdict(cluster, capi_cluster)
+        verdict = self._verdict(cluster, capi_cluster)
         if verdict is None:
-            return None  # its Secret is being read
+            return None  # its Secret is being read, or its vCenter asked: both queue it
         await self._write_status(cluster, verdict)
         if not verdict.trouble:
             del self._failures[key]
@@ -112,7 +121,7 @@ class ClusterReconciler:
         self._failures[key] += 1
         return Result(pause)
 
-    async def _verdict(self, cluster: KubeObject, capi_cluster: KubeObject) -> Verdict | None:
+    def _verdict(self, cluster: KubeObject, capi_cluster: KubeObject) -> Verdict | None:
         spec = view(cluster.spec, api.VSphereClusterSpec)
         connection = self._connections.get(cluster, spec.server, spec.thumbprint)
         if connection.trouble:
@@ -122,9 +131,12 @@ class ClusterReconciler:
         version = view(cluster.status, api.VSphereClusterStatus).vcenter_version
         if not version or not connection.vcenter.watch.connected:
             try:
-                version = (await connection.vcenter.check()).version
+                about = self._probes.outcome(cluster.key, connection.vcenter)
             except VSphereError as error:
                 return Verdict(str(error), NOT_READY, str(error))
+            if about is None:
+                return None
+            version = about.version
         if not render.endpoint(cluster, capi_cluster)[0]:
             message = "spec.controlPlaneEndpoint.host is empty: set it, or let the integrator claim an address for it"
             return Verdict("", WAITING_FOR_ENDPOINT, message, version)

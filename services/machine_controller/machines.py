@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from services.machine_controller.caches import Caches
     from services.machine_controller.gather import Gathering, Subject
     from services.machine_controller.objects import Writer
+    from services.machine_controller.probes import Probes
     from services.machine_controller.sight import Sights
     from services.machine_controller.slots import Slots
     from services.machine_controller.steps import Steps
@@ -47,6 +48,19 @@ _LOG = log.get("machine_controller")
 _STEPS = 20
 INVALID = "InvalidConfiguration"
 MOVED = "MovedOrRenamed"
+_ASKING = {
+    Do.LOOK,
+    Do.CLONE,
+    Do.SEARCH,
+    Do.ADOPT,
+    Do.PREPARE,
+    Do.CONFIGURE,
+    Do.POWER_ON,
+    Do.SHUT_DOWN,
+    Do.POWER_OFF,
+    Do.DESTROY,
+}
+"""Steps that wait for answers of vCenter."""
 _NO_ANSWER = (Unreachable, AuthenticationFailed, CertificateMismatch)
 _OUTAGE_PAUSE = 30.0
 """After an outage of vCenter nobody should have to wait for long."""
@@ -76,6 +90,7 @@ class MachineReconciler:
         gathering: Gathering,
         sights: Sights,
         slots: Slots,
+        probes: Probes,
         steps: Steps,
         writer: Writer,
         events: EventRecorder,
@@ -85,6 +100,7 @@ class MachineReconciler:
         self._gathering = gathering
         self._sights = sights
         self._slots = slots
+        self._probes = probes
         self._steps = steps
         self._writer = writer
         self._events = events
@@ -97,6 +113,7 @@ class MachineReconciler:
             return await self._work(key)
         finally:
             self._slots.settle(key)
+            self._probes.done(key)
 
     async def _work(self, key: ObjectKey) -> Result | None:
         for _ in range(_STEPS):
@@ -114,6 +131,11 @@ class MachineReconciler:
                     self._slots.give(key)
                 await self._say(subject, plan.say)
                 return Result(plan.again) if plan.again is not None else None
+            try:
+                if not self._answers(subject, plan.do):
+                    return None
+            except VSphereError as error:
+                return await self._failed(subject, plan, error)
             if plan.say is not None and plan.do in (Do.CLONE, Do.QUEUE, Do.DISCARD, Do.DESTROY):
                 await self._say(subject, plan.say)
                 subject = self._gather(key) or subject
@@ -128,6 +150,16 @@ class MachineReconciler:
             if not more:
                 return None
         raise ReconcileError(f"{key} wants more than {_STEPS} steps at once")
+
+    def _answers(self, subject: Subject, do: Do) -> bool:
+        """Whether what a step needs of vCenter can be asked for; if not, the machine is queued when that is known.
+
+        A worker waits for answers only where they are to be expected. Raises VSphereError where none comes.
+        """
+        needs = do in _ASKING or (do is Do.FINISH and subject.world.look is Look.ABSENT)
+        if not needs or subject.vcenter.answers:
+            return True
+        return self._probes.outcome(subject.key, subject.vcenter) is not None
 
     def _gather(self, key: ObjectKey) -> Subject | None:
         try:

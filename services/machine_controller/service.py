@@ -18,6 +18,7 @@ from services.machine_controller.gather import Gathering
 from services.machine_controller.guard import refuse_beside_capv
 from services.machine_controller.machines import MachineReconciler
 from services.machine_controller.objects import Writer
+from services.machine_controller.probes import Probes
 from services.machine_controller.sight import Sights
 from services.machine_controller.slots import Slots
 from services.machine_controller.steps import Steps
@@ -55,6 +56,8 @@ async def build(service: Service[MachineSettings]) -> None:
     default = settings.identity_secret
 
     def identity_changed(secret: ObjectKey) -> None:
+        machine_probes.forget()
+        cluster_probes.forget()
         if secret == default:
             sights.retry()
             caches.queue_all()
@@ -76,13 +79,13 @@ async def build(service: Service[MachineSettings]) -> None:
     )
     sights = Sights(queue_machine)
     slots = Slots(settings.clones, queue_machine)
+    machine_probes, cluster_probes = Probes(queue_machine), Probes(queue_cluster)
     gathering = Gathering(caches, connections, sights, slots, everything=settings.all)
     writer = Writer(service.client, caches, clock)
     steps = Steps(writer, ClaimWriter(service.client, caches), Reader(service.unguarded), slots, clock)
-    reconciler = MachineReconciler(caches, gathering, sights, slots, steps, writer, events, clock)
     machines: Controller[ObjectKey] = Controller(
         "vsphere-machine",
-        reconciler.reconcile,
+        MachineReconciler(caches, gathering, sights, slots, machine_probes, steps, writer, events, clock).reconcile,
         workers=settings.workers,
         deadline=_DEADLINE_SECONDS,
         clock=clock,
@@ -104,11 +107,18 @@ async def build(service: Service[MachineSettings]) -> None:
     clusters: Controller[ObjectKey] = Controller(
         "vsphere-cluster",
         ClusterReconciler(
-            service.client, caches, connections, clock, taken=gathering.taken, held_by_zones=zones.holds
+            service.client,
+            caches,
+            connections,
+            cluster_probes,
+            clock,
+            taken=gathering.taken,
+            held_by_zones=zones.holds,
         ).reconcile,
         workers=4,
         deadline=_DEADLINE_SECONDS,
         clock=clock,
+        group=lambda key: key.namespace,
     )
     caches.subscribe()
 

@@ -102,6 +102,7 @@ class Session:
         self._keeper: asyncio.Task[None] | None = None
         self._listeners: list[Callable[[], None]] = []
         self._closed = False
+        self._silent = False
         access.on_replaced(self._replaced)
         for outcome in ("success", "refused", "error"):
             _SIGN_INS.labels(str(self.server), outcome)
@@ -119,6 +120,11 @@ class Session:
         """Calls that wait for a thread."""
         return self._threads.waiting
 
+    @property
+    def answers(self) -> bool:
+        """Whether it is signed in, and the last call that was answered or given up was answered."""
+        return self._api is not None and not self._silent
+
     def on_changed(self, listener: Callable[[], None]) -> None:
         """Call `listener` in the event loop whenever the session in use has ended, or its credentials are replaced."""
         self._listeners.append(listener)
@@ -133,6 +139,15 @@ class Session:
         `operation` names it in errors. Raises VSphereError; a lost session is dealt with here.
         """
         self._used = self.clock.monotonic()
+        try:
+            answer = await self._call(operation, work, seconds)
+        except VSphereError as error:
+            self._silent = isinstance(error, Unreachable)
+            raise
+        self._silent = False
+        return answer
+
+    async def _call(self, operation: str, work: Callable[[Api], T], seconds: float) -> T:
         api = await self.api()
         try:
             return await self.attempt(operation, work, api, seconds=seconds)

@@ -61,6 +61,11 @@ class VCenter:
     def __repr__(self) -> str:
         return f"VCenter({self._access.credentials.username} at {self.server})"
 
+    @property
+    def answers(self) -> bool:
+        """Whether it may be expected to answer a call at once: it is signed in at, and answered the last one."""
+        return self._session.answers
+
     async def check(self) -> About:
         """Sign in unless that is done, make one call, and return what the server says about itself."""
         await self._session.call("check the session", current_time)

@@ -53,6 +53,7 @@ from services.runtime.kube.objects import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from services.machine_controller.probes import Probes
     from services.machine_controller.vsphere.vcenter import VCenter
     from services.machine_controller.zones.caches import Stores
     from services.machine_controller.zones.identity import Connections, Secrets
@@ -72,7 +73,7 @@ _SHOWN = 5
 
 
 class _Reached(NamedTuple):
-    """A vCenter that was signed in at, or why there is none; neither while credentials are being read."""
+    """A vCenter that was signed in at, or why there is none; neither while credentials are read, or it is asked."""
 
     vcenter: VCenter | None
     problem: str = ""
@@ -86,6 +87,7 @@ class ZoneReconciler:
         client: Client,
         stores: Stores,
         connections: Connections,
+        probes: Probes,
         secrets: Secrets,
         events: EventRecorder,
         clock: Clock,
@@ -97,6 +99,7 @@ class ZoneReconciler:
         self._client = client
         self._stores = stores
         self._connections = connections
+        self._probes = probes
         self._secrets = secrets
         self._events = events
         self._clock = clock
@@ -107,6 +110,12 @@ class ZoneReconciler:
 
     async def reconcile(self, key: ObjectKey) -> Result | None:
         """Do what one zone needs now."""
+        try:
+            return await self._work(key)
+        finally:
+            self._probes.done(key)
+
+    async def _work(self, key: ObjectKey) -> Result | None:
         zone = self._stores.zones.get(key)
         if zone is None:
             metrics.forget(key.name)
@@ -135,10 +144,10 @@ class ZoneReconciler:
     async def _look(
         self, zone: KubeObject, spec: api.VSphereDeploymentZoneSpec, domain: KubeObject | None
     ) -> Observation | None:
-        """Look at a zone; None while credentials are being read."""
+        """Look at a zone; None while credentials are being read, or vCenter is asked whether it is there."""
         if domain is None:
             return Observation({Check.DOMAIN: f"VSphereFailureDomain {spec.failure_domain!r} does not exist"})
-        reached = await self._reach(zone, spec.server)
+        reached = self._reach(zone, spec.server)
         if reached.vcenter is None:
             return Observation({Check.VCENTER: reached.problem}) if reached.problem else None
         wanted = view(domain.spec, api.VSphereFailureDomainSpec)
@@ -153,7 +162,7 @@ class ZoneReconciler:
             return _with(look, problem)
         return (await observe(reached.vcenter, wanted, spec.placement_constraint)).observation
 
-    async def _reach(self, zone: KubeObject, server: str) -> _Reached:
+    def _reach(self, zone: KubeObject, server: str) -> _Reached:
         """Sign in as the first who may; whoever has no usable credentials, or a wrong thumbprint, is passed over."""
         if not server:
             return _Reached(None, "spec.server is missing")
@@ -168,13 +177,13 @@ class ZoneReconciler:
                 without.append(trouble)
                 continue
             try:
-                await vcenter.check()
+                answered = self._probes.outcome(zone.key, vcenter) is not None
             except (AuthenticationFailed, CertificateMismatch) as error:
                 refused.append(str(error))
             except VSphereError as error:
                 return _Reached(None, str(error))
             else:
-                return _Reached(vcenter)
+                return _Reached(vcenter if answered else None)
         # That a password is wrong is nearer to the cause than that somebody else has none.
         return _Reached(None, (refused + without)[0])
 

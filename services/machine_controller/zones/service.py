@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from services.machine_controller import api
+from services.machine_controller.probes import Probes
 from services.machine_controller.zones import publish
 from services.machine_controller.zones.caches import Stores, domain_name, zone_of
 from services.machine_controller.zones.publisher import Publisher
@@ -37,9 +38,10 @@ _WORKERS: Final = 4
 class Zones:
     """What the rest of the service may ask about zones."""
 
-    def __init__(self, stores: Stores, zones: Controller[ObjectKey]) -> None:
+    def __init__(self, stores: Stores, zones: Controller[ObjectKey], probes: Probes) -> None:
         self._stores = stores
         self._zones = zones
+        self._probes = probes
 
     def holds(self, cluster: KubeObject) -> str:
         """Return why a VSphereCluster must not become provisioned yet, "" when zones do not stand in the way."""
@@ -47,6 +49,7 @@ class Zones:
 
     def look_again(self, server: str = "") -> None:
         """Look at the zones of a server (all without one) now: credentials have changed, say."""
+        self._probes.forget()
         for zone in self._stores.zones.values():
             if not server or same_server(view(zone.spec, api.VSphereDeploymentZoneSpec).server, server):
                 self._zones.queue.add(zone.key)
@@ -70,8 +73,13 @@ def add_zones(
     (or whose Cluster) are left alone; it is asked again when their status changes. `published` is told of each
     VSphereCluster whose failure domains were written: `Zones.holds` may have changed.
     """
+
+    def queue_zone(key: ObjectKey) -> None:
+        zones.queue.add(key)
+
+    probes = Probes(queue_zone)
     reconciler = ZoneReconciler(
-        service.client, stores, connections, secrets, events, service.clock, period=period, taken=taken
+        service.client, stores, connections, probes, secrets, events, service.clock, period=period, taken=taken
     )
     publisher = Publisher(
         service.client, stores, events, service.clock, taken=taken, paused=paused, published=published
@@ -86,7 +94,7 @@ def add_zones(
     _Routes(stores, zones.queue, clusters.queue).subscribe()
     service.manager.add_controller(zones)
     service.manager.add_controller(clusters)
-    return Zones(stores, zones)
+    return Zones(stores, zones, probes)
 
 
 class _Routes:
