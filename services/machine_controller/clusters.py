@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from services.runtime.kube.transport import Client
 
 FINALIZER = "vspherecluster.infrastructure.cluster.x-k8s.io"
+_KIND = "VSphereCluster"
 READY = "Ready"
 NOT_READY = "NotReady"
 VCENTER_AVAILABLE = "VCenterAvailable"
@@ -96,6 +97,7 @@ class ClusterReconciler:
     async def _look(self, key: ObjectKey) -> Result | None:
         cluster = self._caches.stores.clusters.get(key)
         if cluster is None or not self._taken(cluster):
+            self._connections.release((_KIND, key))
             del self._failures[key]
             return None
         capi_cluster = self._caches.capi_cluster_of(cluster)
@@ -123,7 +125,8 @@ class ClusterReconciler:
 
     def _verdict(self, cluster: KubeObject, capi_cluster: KubeObject) -> Verdict | None:
         spec = view(cluster.spec, api.VSphereClusterSpec)
-        connection = self._connections.get(cluster, spec.server, spec.thumbprint)
+        user = (_KIND, cluster.key)
+        connection = self._connections.get(cluster, spec.server, spec.thumbprint, user=user)
         if connection.trouble:
             return Verdict(connection.trouble, NOT_READY, connection.trouble)
         if connection.vcenter is None:

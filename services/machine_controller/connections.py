@@ -2,7 +2,8 @@
 
 Responsible for: which identity a cluster uses (its own Secret, or the one of the settings), trust in the server, and
 keeping the connections that are in use, and no others.
-Invariants: machines of one server and identity share one connection. New credentials reach a connection in place. A
+Invariants: machines of one server and identity share one connection. New credentials reach every connection of their
+Secret in place. A connection whose last user asks for another one, or is gone, is closed. A
 certificate is always verified, by thumbprint, by the Secret's CA or by the system's authorities, unless the settings
 say that it is not. Credentials are sent to no server but those that their Secret names; where a VSphereCluster of
 another namespace uses them, which names server and thumbprint as it likes, the Secret has to name some.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from services.machine_controller import api
@@ -24,6 +26,8 @@ from services.machine_controller.vsphere.vcenter import VCenters
 from services.runtime.kube.objects import KubeObject, ObjectKey, view
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from services.machine_controller.vsphere.vcenter import VCenter
 
 _CLOSE_SECONDS = 4.0
@@ -34,6 +38,17 @@ class Connection(NamedTuple):
 
     vcenter: VCenter | None = None
     trouble: str = ""
+
+
+class _Known(NamedTuple):
+    """What a connection was made with; `lent` if that was for another namespace."""
+
+    login: Login
+    thumbprint: str
+    lent: bool
+
+
+_At = tuple[Server, str]
 
 
 class Connections:
@@ -52,7 +67,9 @@ class Connections:
         self._default = default
         self._insecure = insecure
         self._vcenters = vcenters or VCenters()
-        self._known: dict[tuple[Server, str], tuple[Login, str]] = {}
+        self._known: dict[_At, _Known] = {}
+        self._users: defaultdict[_At, set[Hashable]] = defaultdict(set)
+        self._used: dict[Hashable, _At] = {}
         self._closed = False
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -63,50 +80,104 @@ class Connections:
             return self._default
         return ObjectKey(cluster.metadata.namespace, ref.name) if ref.kind == "Secret" else None
 
-    def get(self, cluster: KubeObject | None, server: str, thumbprint: str = "") -> Connection:
-        """Return the connection of a VSphereCluster to a server."""
+    def get(
+        self, cluster: KubeObject | None, server: str, thumbprint: str = "", *, user: Hashable = None
+    ) -> Connection:
+        """Return the connection of a VSphereCluster to a server.
+
+        A `user` keeps it, and that alone, until it asks for another one or is released.
+        """
+        connection, at = self._get(cluster, server, thumbprint)
+        if user is not None and (at is not None or connection.trouble):
+            self._use(user, at)
+        return connection
+
+    def release(self, user: Hashable) -> None:
+        """Say that a user is gone."""
+        self._use(user, None)
+
+    def _use(self, user: Hashable, at: _At | None) -> None:
+        before = self._used.pop(user, None)
+        if at is not None:
+            self._used[user] = at
+            self._users[at].add(user)
+        if before is None or before == at:
+            return
+        self._users[before].discard(user)
+        if not self._users[before]:
+            self._close(before)
+
+    def _get(self, cluster: KubeObject | None, server: str, thumbprint: str) -> tuple[Connection, _At | None]:
         if cluster is None:
-            return Connection(trouble="the VSphereCluster is not there, so vCenter's credentials are not known")
+            return _trouble("the VSphereCluster is not there, so vCenter's credentials are not known")
         identity = self.identity(cluster)
         if identity is None:
             ref = view(cluster.spec, api.VSphereClusterSpec).identity_ref
             if ref is not None and ref.kind:
-                return Connection(trouble=f"identityRef of kind {ref.kind} is not supported: name a Secret")
-            return Connection(trouble="the VSphereCluster has no identityRef, and no default was configured")
-        return self.of(identity, server, thumbprint, lent=identity.namespace != cluster.metadata.namespace)
+                return _trouble(f"identityRef of kind {ref.kind} is not supported: name a Secret")
+            return _trouble("the VSphereCluster has no identityRef, and no default was configured")
+        return self._of(identity, server, thumbprint, lent=identity.namespace != cluster.metadata.namespace)
 
     def of(self, identity: ObjectKey, server: str, thumbprint: str = "", *, lent: bool = False) -> Connection:
         """Return the connection with what a Secret holds; `lent`: somebody of another namespace named the server."""
+        return self._of(identity, server, thumbprint, lent=lent)[0]
+
+    def _of(self, identity: ObjectKey, server: str, thumbprint: str, *, lent: bool) -> tuple[Connection, _At | None]:
         login = self._identities.get(identity)
         if login is None or self._closed:
-            return Connection()
+            return Connection(), None
         if isinstance(login, Trouble):
-            return Connection(trouble=login.message)
+            return _trouble(login.message)
         try:
             where = Server.parse(server)
-            if where not in login.servers and (lent or login.servers):
-                return Connection(trouble=_not_for(identity, where, login))
+            if not _allowed(where, login, lent=lent):
+                return _trouble(_not_for(identity, where, login))
             if lent and login.ca:
                 thumbprint = ""
-            name = f"{identity}#{thumbprint}" if thumbprint else str(identity)
-            known = self._vcenters.known(where, name)
-            if known is not None and self._known.get((where, name)) == (login, thumbprint):
-                return Connection(known)
-            ca = "" if thumbprint else login.ca
-            trust = Trust(thumbprint=thumbprint, ca=ca, insecure=self._insecure and not (thumbprint or ca))
-            vcenter = self._vcenters.get(where, name, login.credentials, trust)
+            at = where, f"{identity}#{thumbprint}" if thumbprint else str(identity)
+            made = _Known(login, thumbprint, lent)
+            known = self._vcenters.known(*at)
+            if known is not None and self._known.get(at) == made:
+                return Connection(known), at
+            vcenter = self._vcenters.get(*at, login.credentials, self._trust(made))
         except VSphereError as error:
-            return Connection(trouble=str(error))
-        self._known[where, name] = (login, thumbprint)
-        return Connection(vcenter)
+            return _trouble(str(error))
+        self._known[at] = made
+        return Connection(vcenter), at
+
+    def _trust(self, made: _Known) -> Trust:
+        ca = "" if made.thumbprint else made.login.ca
+        return Trust(thumbprint=made.thumbprint, ca=ca, insecure=self._insecure and not (made.thumbprint or ca))
+
+    def renew(self, identity: ObjectKey) -> None:
+        """Use what a Secret holds now in all its connections; those that it is not for any more are closed."""
+        login = self._identities.get(identity)
+        if not isinstance(login, Login):
+            return
+        for at in self._of_identity(identity):
+            made = self._known[at]._replace(login=login)
+            if _allowed(at[0], login, lent=made.lent) and not (made.lent and login.ca and made.thumbprint):
+                self._vcenters.get(*at, login.credentials, self._trust(made))
+                self._known[at] = made
+            else:
+                self._close(at)
+
+    def _of_identity(self, identity: ObjectKey) -> list[_At]:
+        return [at for at in self._known if at[1].partition("#")[0] == str(identity)]
+
+    def _close(self, at: _At) -> None:
+        for user in self._users.pop(at, ()):
+            self._used.pop(user, None)
+        if self._known.pop(at, None) is None:
+            return
+        task = asyncio.create_task(self._vcenters.forget(*at))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     def drop(self, identity: ObjectKey) -> None:
         """Sign out everywhere with what a Secret holds, which nobody names any more."""
-        for server, name in [each for each in self._known if each[1].partition("#")[0] == str(identity)]:
-            del self._known[server, name]
-            task = asyncio.create_task(self._vcenters.forget(server, name))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+        for at in self._of_identity(identity):
+            self._close(at)
         self._identities.drop(identity)
 
     async def run(self) -> None:
@@ -118,6 +189,15 @@ class Connections:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await asyncio.gather(self._vcenters.aclose(), *self._closing)
+
+
+def _trouble(message: str) -> tuple[Connection, None]:
+    return Connection(trouble=message), None
+
+
+def _allowed(server: Server, login: Login, *, lent: bool) -> bool:
+    """Whether credentials may be sent to a server."""
+    return server in login.servers or not (lent or login.servers)
 
 
 def _not_for(identity: ObjectKey, server: Server, login: Login) -> str:

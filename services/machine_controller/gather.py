@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 FINALIZER = "vspheremachine.infrastructure.cluster.x-k8s.io"
 MANAGED = "true"
+_KIND = "VSphereMachine"
 _DEFAULT_TIMEOUT = 300.0
 
 
@@ -114,10 +115,9 @@ class Gathering:
         """Gather; None for a machine that is gone or not ours. Raises msgspec.ValidationError on a foreign shape."""
         caches = self._caches
         machine = caches.stores.machines.get(key)
-        if machine is None:
-            return None
-        cluster = caches.cluster_of(machine)
-        if not self.taken(machine, cluster):
+        cluster = caches.cluster_of(machine) if machine is not None else None
+        if machine is None or not self.taken(machine, cluster):
+            self._connections.release((_KIND, key))
             return None
         spec, old = view(machine.spec, api.VSphereMachineSpec), view(machine.status, api.VSphereMachineStatus)
         owner, capi_cluster = caches.owner_of(machine), caches.capi_cluster_of(machine)
@@ -126,7 +126,7 @@ class Gathering:
         of_cluster = view(cluster.spec, api.VSphereClusterSpec) if cluster is not None else api.VSphereClusterSpec()
         placed = self._place(spec, owner, of_cluster)
         placement = placed if isinstance(placed, Placement) else None
-        connection = self._connection(cluster, noted, placement, partial(thumbprint, spec, of_cluster))
+        connection = self._connection(key, cluster, noted, placement, partial(thumbprint, spec, of_cluster))
         if connection.vcenter is not None:
             sight.connect(connection.vcenter)
         name = noted.name if noted is not None and noted.name else self._name(machine, owner, spec)
@@ -217,6 +217,7 @@ class Gathering:
 
     def _connection(
         self,
+        key: ObjectKey,
         cluster: KubeObject | None,
         noted: Record | None,
         placement: Placement | None,
@@ -226,7 +227,7 @@ class Gathering:
         server = noted.server if noted is not None and noted.server else placement.server if placement else ""
         if not server:
             return Connection(trouble="no vCenter is named")
-        return self._connections.get(cluster, server, thumbprint(server))
+        return self._connections.get(cluster, server, thumbprint(server), user=(_KIND, key))
 
     def _name(self, machine: KubeObject, owner: KubeObject | None, spec: api.VSphereMachineSpec) -> str:
         key = contract.owner(machine, "Machine")

@@ -56,6 +56,7 @@ async def build(service: Service[MachineSettings]) -> None:
     default = settings.identity_secret
 
     def identity_changed(secret: ObjectKey) -> None:
+        connections.renew(secret)
         machine_probes.forget()
         cluster_probes.forget()
         if secret == default:
@@ -82,10 +83,19 @@ async def build(service: Service[MachineSettings]) -> None:
     machine_probes, cluster_probes = Probes(queue_machine), Probes(queue_cluster)
     gathering = Gathering(caches, connections, sights, slots, everything=settings.all)
     writer = Writer(service.client, caches, clock)
-    steps = Steps(writer, ClaimWriter(service.client, caches), Reader(service.unguarded), slots, clock)
     machines: Controller[ObjectKey] = Controller(
         "vsphere-machine",
-        MachineReconciler(caches, gathering, sights, slots, machine_probes, steps, writer, events, clock).reconcile,
+        MachineReconciler(
+            caches,
+            gathering,
+            sights,
+            slots,
+            machine_probes,
+            Steps(writer, ClaimWriter(service.client, caches), Reader(service.unguarded), slots, clock),
+            writer,
+            events,
+            clock,
+        ).reconcile,
         workers=settings.workers,
         deadline=_DEADLINE_SECONDS,
         clock=clock,

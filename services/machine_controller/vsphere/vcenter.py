@@ -25,6 +25,7 @@ from services.machine_controller.vsphere.watch import Watch
 from services.runtime.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from types import TracebackType
 
     from services.machine_controller.vsphere.credentials import Credentials, Trust
@@ -94,6 +95,11 @@ class VCenter:
                 await self._rest.aclose()
 
 
+async def _close(vcenter: VCenter | None) -> None:
+    if vcenter is not None:
+        await vcenter.aclose()
+
+
 class VCenters:
     """Every vCenter in use. An async context manager; belongs to the event loop it was made in."""
 
@@ -119,10 +125,9 @@ class VCenters:
         """Return the connection of an identity if there is one."""
         return self._open.get((server, identity))
 
-    async def forget(self, server: Server, identity: str) -> None:
-        """Close the connection of an identity that is not used any more."""
-        if (vcenter := self._open.pop((server, identity), None)) is not None:
-            await vcenter.aclose()
+    def forget(self, server: Server, identity: str) -> Coroutine[None, None, None]:
+        """Forget the connection of an identity that is not used any more: at once, and what is returned closes it."""
+        return _close(self._open.pop((server, identity), None))
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -22,7 +22,7 @@ CLUSTER = {"cluster.x-k8s.io/cluster-name": "prod"}
 class NoConnections:
     """Credentials that are on their way."""
 
-    def get(self, *_):
+    def get(self, *_, **__):
         return Connection()
 
 
