@@ -71,21 +71,22 @@ class Settings(Struct, frozen=True, kw_only=True):
 class Connection:
     """How to reach one API server: `url` without a trailing slash, sessions with TLS, and the authorization header.
 
-    `authorization` is the value of the header or None; `renew_at` the monotonic time from which `renew` should be
-    awaited before the next request.
+    `authorization` is the value of the header or None; `tls` is what a connection is opened with, None without TLS, and
+    another object whenever a certificate has changed; `generation` counts the changes of both. `renew_at` is the
+    monotonic time from which `renew` should be awaited before the next request.
     """
 
     def __init__(self, source: Source, settings: Settings) -> None:
         self._source = source
         self._lock = asyncio.Lock()
-        self._files: tuple[object, ...] = ()
+        self._files = _stamps(settings)
         self.url = settings.url.rstrip("/")
         self.server_hostname = settings.server_hostname
         self.proxy = settings.proxy
         self.tls = _tls_context(settings) if settings.url.startswith("https:") else None
-        self.authorization: str | None = None
-        self.renew_at: float | None = None
-        self._take(settings)
+        self.authorization = settings.authorization
+        self.generation = 0
+        self.renew_at = _when(settings.renew_in)
 
     def session(self, *, streams: bool = False) -> aiohttp.ClientSession:
         """Return a new session for this server, for requests or for `streams` without end; the caller closes it.
@@ -109,16 +110,17 @@ class Connection:
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
         )
 
-    async def renew(self, refused: str | None = None, *, force: bool = False) -> bool:
+    async def renew(self, refused: int | None = None) -> bool:
         """Read the credentials again; whether they may be worth another try.
 
-        `force` comes with `refused`, the header that the server answered 401 to: nothing is read when another task has
-        renewed it in the meantime. A source that cannot be read is logged and leaves the credentials as they are.
+        `refused` is the `generation` that the server answered 401 to: nothing is read when another task has renewed it
+        in the meantime. Without it nothing is read before `renew_at`. A source that cannot be read is logged and leaves
+        the credentials as they are.
         """
         async with self._lock:
-            if force and refused != self.authorization:
+            if refused is not None and refused != self.generation:
                 return True
-            if not force and (self.renew_at is None or time.monotonic() < self.renew_at):
+            if refused is None and (self.renew_at is None or time.monotonic() < self.renew_at):
                 return True
             try:
                 settings = await self._source.read()
@@ -130,16 +132,21 @@ class Connection:
 
     def _take(self, settings: Settings) -> bool:
         """Adopt the credentials of a reading; whether anything is new."""
-        files = tuple(_stamp(path) for path in (settings.ca_file, settings.cert_file, settings.key_file))
-        changed = settings.authorization != self.authorization or files != self._files
-        if self.tls is not None and files != self._files and self._files:
+        changed = settings.authorization != self.authorization
+        files = _stamps(settings)
+        if files != self._files:
             try:
-                _load_files(self.tls, settings)
-            except (OSError, ssl.SSLError) as error:
+                if self.tls is not None:
+                    self.tls = _tls_context(settings, self.tls)
+            except ConfigError as error:
+                # Such as a certificate whose key is yet to be written: the next reading tries again.
                 _logger.warning("Cannot load the certificates", source=self._source.description, error=error)
-        self._files = files
+            else:
+                self._files = files
+                changed = True
         self.authorization = settings.authorization
-        self.renew_at = None if settings.renew_in is None else time.monotonic() + settings.renew_in
+        self.generation += changed
+        self.renew_at = _when(settings.renew_in)
         return changed
 
 
@@ -249,11 +256,17 @@ def _renew_in(loader: Any) -> float | None:
     return TOKEN_PERIOD if user is not None and "tokenFile" in user else None
 
 
-def _tls_context(settings: Settings) -> ssl.SSLContext:
+def _tls_context(settings: Settings, before: ssl.SSLContext | None = None) -> ssl.SSLContext:
+    """Make what connections are opened with. Raises ConfigError.
+
+    It trusts what the one `before` it trusts, too: a server may show its old certificate for a while.
+    """
     try:
         context = ssl.create_default_context(cafile=settings.ca_file)
         # Python 3.13 turned this on; a private CA of an older cluster often lacks an extension that it demands.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        if before is not None and (trusted := b"".join(before.get_ca_certs(binary_form=True))):
+            context.load_verify_locations(cadata=trusted)
         if settings.cert_file:
             context.load_cert_chain(settings.cert_file, settings.key_file)
     except (OSError, ssl.SSLError) as error:
@@ -264,12 +277,13 @@ def _tls_context(settings: Settings) -> ssl.SSLContext:
     return context
 
 
-def _load_files(context: ssl.SSLContext, settings: Settings) -> None:
-    """Bring rotated certificates into a context in use: new connections take them, a CA is added to the old ones."""
-    if settings.ca_file:
-        context.load_verify_locations(settings.ca_file)
-    if settings.cert_file:
-        context.load_cert_chain(settings.cert_file, settings.key_file)
+def _when(seconds: float | None) -> float | None:
+    """Return the monotonic time in so many seconds."""
+    return None if seconds is None else time.monotonic() + seconds
+
+
+def _stamps(settings: Settings) -> tuple[object, ...]:
+    return tuple(_stamp(path) for path in (settings.ca_file, settings.cert_file, settings.key_file))
 
 
 def _stamp(path: str | None) -> tuple[str, int, int] | None:

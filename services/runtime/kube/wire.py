@@ -2,8 +2,9 @@
 
 Responsible for: the aiohttp sessions, headers prepared once, a timeout on every exchange, the one retry after a 401
 with renewed credentials, client-go's request metrics, and splitting a stream into lines of any length.
-Invariants: nothing of aiohttp gets out of here. The retry after a 401 goes over another connection, so that a renewed
-client certificate counts. aiohttp repeats a request of an idempotent method once when a kept-alive connection turns out
+Invariants: nothing of aiohttp gets out of here. A connection that was opened with an older client certificate is not
+used again: aiohttp keeps idle connections by, among others, the TLS context of the request, and a renewed certificate
+comes in another one. aiohttp repeats a request of an idempotent method once when a kept-alive connection turns out
 to be closed; that is safe for our PUT and DELETE, whose preconditions make a repetition fail with 409 or 404.
 Must not know: resources, objects.
 """
@@ -158,9 +159,9 @@ class Wire:
         connection = self.connection
         if connection.renew_at is not None and time.monotonic() >= connection.renew_at:
             await connection.renew()
-        authorization = connection.authorization
+        generation = connection.generation
         response = await self._exchange(method, path, body, self._prepared(content_type, accept, extra), limit)
-        if response.status != UNAUTHORIZED or not await connection.renew(authorization, force=True):
+        if response.status != UNAUTHORIZED or not await connection.renew(generation):
             return response
         _abort(response)
         return await self._exchange(method, path, body, self._prepared(content_type, accept, extra), limit)
@@ -179,6 +180,7 @@ class Wire:
                 headers=headers,
                 timeout=limit,
                 allow_redirects=False,
+                ssl=connection.tls or True,
                 server_hostname=connection.server_hostname,
             )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:

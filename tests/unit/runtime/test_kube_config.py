@@ -226,7 +226,7 @@ async def test_a_token_file_named_in_a_kubeconfig_is_read_again(tmp_path):
 async def test_many_refused_requests_renew_once():
     source = Counting()
     connection = await connect(source)
-    renewed = await asyncio.gather(*(connection.renew("Bearer 1", force=True) for _ in range(20)))
+    renewed = await asyncio.gather(*(connection.renew(0) for _ in range(20)))
     assert source.reads == 2
     assert connection.authorization == "Bearer 2"
     assert renewed == [True] * 20
@@ -234,7 +234,7 @@ async def test_many_refused_requests_renew_once():
 
 async def test_a_refusal_is_final_when_reading_again_gives_the_same(tmp_path):
     connection = await config.load(kubeconfig(tmp_path, {"token": "t"}))
-    assert not await connection.renew("Bearer t", force=True)
+    assert not await connection.renew(connection.generation)
 
 
 async def test_a_source_that_cannot_be_read_leaves_the_credentials_and_is_tried_again_soon(logged):
@@ -279,7 +279,7 @@ async def test_an_exec_plugin_is_run_again_before_its_token_expires(tmp_path):
 
 async def test_an_exec_plugin_is_run_again_when_its_token_is_refused(tmp_path):
     connection = await config.load(exec_plugin(tmp_path, expires_in=100_000))
-    assert await connection.renew("Bearer run-1", force=True)
+    assert await connection.renew(connection.generation)
     assert connection.authorization == "Bearer run-2"
 
 
