@@ -98,14 +98,14 @@ def explain(error: Exception) -> str:
             return f"the API server refuses the credentials ({text}): renew the kubeconfig"
         case errors.Forbidden():
             return f"not permitted ({text}): ask for a role that allows it"
+        case msgspec.ValidationError():
+            return f"an object does not have the shape of its definition ({text}): install this version's deploy/crds"
+        case errors.Unreadable() | msgspec.DecodeError():
+            return f"what answers is no API server ({text}): is there a proxy or a login page before it?"
         case errors.ConnectionFailed():
             return f"cannot reach the API server ({text}): check that it is up and that the kubeconfig names it"
         case errors.ApiError():
             return f"the API server answers {text}"
-        case msgspec.ValidationError():
-            return f"an object does not have the shape of its definition ({text}): install this version's deploy/crds"
-        case msgspec.DecodeError():
-            return f"what answers is no API server ({text}): is there a proxy or a login page before it?"
         case _:
             return text
 

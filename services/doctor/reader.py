@@ -19,7 +19,7 @@ import msgspec
 
 from services.console import UnusableError
 from services.doctor.seen import Unread, Why
-from services.runtime.kube.errors import ApiError, Forbidden, NotFound, RequestTimeout, Unauthorized
+from services.runtime.kube.errors import ApiError, Forbidden, NotFound, RequestTimeout, Unauthorized, Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -58,7 +58,7 @@ class Reader:
                 return Unread(what, Why.UNSERVED, str(error))
             except Forbidden as error:
                 return self._note(what, Why.FORBIDDEN, error.message)
-            except (ApiError, RequestTimeout, msgspec.MsgspecError, ValueError) as error:
+            except (ApiError, RequestTimeout, Unreadable, msgspec.MsgspecError, ValueError) as error:
                 return self._note(what, Why.FAILED, " ".join(str(error).split()))
 
     def _note(self, what: str, why: Why, message: str) -> Unread:

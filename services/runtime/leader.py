@@ -6,8 +6,8 @@ kinds may compete for one.
 
 Invariants: `check` looks at the time when it is called, not at what the election loop last concluded: a process that
 was stopped and continued refuses its first write. Every call has a timeout that ends before the renew deadline. No
-error of the network or the API server ends the election; only the loss of leadership does, and that is final for this
-object.
+error of the network or the API server, and no answer of something else in its place, ends the election; only the loss
+of leadership does, and that is final for this object.
 
 Must not know: what leadership is for.
 """
@@ -21,6 +21,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final
 
+from msgspec import MsgspecError
 from msgspec.structs import replace
 
 from services.runtime import leader_decide as rules
@@ -130,7 +131,7 @@ class LeaderElector:
                 for _ in range(_RELEASE_TRIES):
                     if await self._give_up():
                         return
-        except (TimeoutError, errors.KubeError) as error:
+        except (TimeoutError, errors.KubeError, MsgspecError) as error:
             _LOG.warning("The lease could not be released and has to expire", lease=self._label, error=error)
 
     @property
@@ -149,7 +150,7 @@ class LeaderElector:
                     _LOG.debug("Somebody else wrote the lease first", lease=self._label, error=error)
                     self._known = self._known.unsure()
                     await self._step()  # a leader that was replaced must know at once
-        except (TimeoutError, errors.KubeError, OSError) as error:
+        except (TimeoutError, errors.KubeError, MsgspecError, OSError) as error:
             self._known = self._known.unsure()
             left = round(rules.valid_for(self._known, self._elapsed()), 1)
             if self._known.renewed is not None:

@@ -27,6 +27,7 @@ from services.runtime.kube.errors import (
     ServerError,
     TooManyRequests,
     Unauthorized,
+    Unreadable,
 )
 from services.runtime.kube.objects import version
 
@@ -225,6 +226,8 @@ def classify(error: Exception) -> Trouble:
             return Trouble.UNSERVED
         case TooManyRequests() | ServerError():
             return Trouble.OVERLOADED
+        case Unreadable():
+            return Trouble.BROKEN
         case ConnectionFailed():
             return Trouble.UNREACHABLE
         case TimeoutError():

@@ -36,6 +36,10 @@ class RequestTimeout(ConnectionFailed):
     """No answer in time: the request may or may not have been carried out."""
 
 
+class Unreadable(ConnectionFailed):
+    """What answered is no API server, such as a proxy with a page of its own: the request may have been carried out."""
+
+
 class ApiError(KubeError):
     """The server answered with an error.
 
@@ -117,7 +121,10 @@ class TooManyRequests(ApiError):
 
 
 class ServerError(ApiError):
-    """5xx: the server or something in front of it failed; a write may have been carried out all the same."""
+    """5xx: the server or something in front of it failed; a write may have been carried out all the same.
+
+    Redirects too, which an API server does not send for its objects: to the login page of what stands in front of it.
+    """
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {
@@ -153,7 +160,7 @@ def from_status(http_status: int, body: bytes | msgspec.Raw, retry_after: str | 
     """
     try:
         status = _decoder.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         status = _Status(message=bytes(body)[: MESSAGE_LIMIT * 4].decode("utf-8", "replace").strip())
     code = http_status or status.code or 500
     reason = status.reason or ""
@@ -168,7 +175,7 @@ def _type(code: int, reason: str) -> type[ApiError]:
         return AlreadyExists
     if reason == "Expired":
         return Gone
-    if code >= 500:  # noqa: PLR2004 - the class of HTTP codes
+    if code >= 500 or code < 400:  # noqa: PLR2004 - the classes of HTTP codes
         return ServerError
     return _BY_STATUS.get(code, ApiError)
 

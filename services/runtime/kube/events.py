@@ -17,7 +17,7 @@ from collections import deque
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from msgspec import Struct
+from msgspec import MsgspecError, Struct
 
 from services.runtime import log, metrics
 from services.runtime.kube.conditions import micro_timestamp
@@ -30,9 +30,9 @@ from services.runtime.kube.errors import (
     ServerError,
     TooManyRequests,
 )
-from services.runtime.kube.objects import KubeObject, encode
+from services.runtime.kube.objects import KubeObject, decode, encode
 from services.runtime.kube.resource import EVENTS
-from services.runtime.kube.transport import PatchKind
+from services.runtime.kube.transport import PatchKind, understood
 
 if TYPE_CHECKING:
     from services.runtime.clock import Clock
@@ -197,7 +197,7 @@ class EventRecorder:
                 if not series.written:
                     break
                 series.written, series.name = 0, ""
-            except (ConnectionFailed, ServerError, TooManyRequests) as error:
+            except (ConnectionFailed, ServerError, TooManyRequests, MsgspecError) as error:
                 wait = error.retry_after if isinstance(error, ApiError) else None
                 await self._clock.sleep(wait or random.random() * RETRY * 2**attempt)
             except KubeError as error:
@@ -213,7 +213,8 @@ class EventRecorder:
         if not series.written:
             series.name = series.name or _event_name(series.regarding.name)
             body = encode(self._body(series, namespace))
-            await self._client.raw("POST", EVENTS.path(namespace), body=body)
+            path = EVENTS.path(namespace)
+            understood(decode, await self._client.raw("POST", path, body=body), KubeObject, path)
             series.written = 1
         if count > 1:
             patch = {"series": {"count": count, "lastObservedTime": micro_timestamp(series.last)}}

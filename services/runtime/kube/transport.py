@@ -14,9 +14,10 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlencode
 
+import msgspec
 from msgspec.structs import force_setattr
 
-from services.runtime.kube.errors import Gone, from_status
+from services.runtime.kube.errors import Gone, Unreadable, from_status
 from services.runtime.kube.objects import (
     KubeObject,
     ObjectList,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from services.runtime.kube.resource import Resource
 
     Obj = TypeVar("Obj", bound=KubeObject, default=KubeObject)
+    T = TypeVar("T")
 
 PAGE = 500
 LIST_RESTARTS = 3
@@ -86,7 +88,8 @@ class Client:
 
     async def get(self, resource: Resource, name: str, namespace: str = "", *, as_: type[Obj] = KubeObject) -> Obj:  # type: ignore[assignment]  # Obj's default
         """Return one object."""
-        return decode(await self._wire.send("GET", resource.path(namespace, name)), as_)
+        path = resource.path(namespace, name)
+        return understood(decode, await self._wire.send("GET", path), as_, path)
 
     async def list(
         self,
@@ -129,7 +132,7 @@ class Client:
         parameters = {"limit": str(PAGE), **query}
         while True:
             data = await self._wire.send("GET", f"{path}?{urlencode(parameters)}", accept=accept, timeout=timeout)
-            page = decode_page(data, as_)
+            page = understood(decode_page, data, as_, path)
             for item in page.items or ():
                 if not item.kind:
                     force_setattr(item, "kind", resource.kind)
@@ -193,7 +196,7 @@ class Client:
     async def _write(self, method: str, path: str, obj: Obj) -> Obj:
         if self._check is not None:
             self._check()
-        return decode(await self._wire.send(method, path, encode(obj)), type(obj))
+        return understood(decode, await self._wire.send(method, path, encode(obj)), type(obj), path)
 
     async def patch(
         self,
@@ -223,7 +226,8 @@ class Client:
         content = body if isinstance(body, bytes) else encode(body)
         if self._check is not None:
             self._check()
-        return decode(await self._wire.send("PATCH", path, content, content_type=kind.value), as_)
+        answer = await self._wire.send("PATCH", path, content, content_type=kind.value)
+        return understood(decode, answer, as_, path)
 
     async def delete(
         self,
@@ -244,7 +248,8 @@ class Client:
         body = encode({"preconditions": given}) if given else None
         if self._check is not None:
             self._check()
-        answer = decode(await self._wire.send("DELETE", resource.path(namespace, name), body), as_)
+        path = resource.path(namespace, name)
+        answer = understood(decode, await self._wire.send("DELETE", path, body), as_, path)
         return None if answer.kind == "Status" or not answer.deleting or answer.finalized else answer
 
     async def raw(
@@ -260,6 +265,19 @@ class Client:
         if self._check is not None and method not in {"GET", "HEAD"}:
             self._check()
         return await self._wire.send(method, path, body, timeout=timeout, extra=headers)
+
+
+def understood(read: Callable[[bytes, type[Obj]], T], answer: bytes, type_: type[Obj], path: str) -> T:
+    """Return `read(answer, type_)`. Raises Unreadable for an answer that is no JSON, which is of no API server.
+
+    JSON that does not fit the type is an object unlike its definition, and raises msgspec.ValidationError.
+    """
+    try:
+        return read(answer, type_)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Unreadable(f"{path.partition('?')[0]}: {error}") from error
 
 
 def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 JSON = "application/json"
 DEFAULT_TIMEOUT = 10.0
 UNAUTHORIZED = 401
-FIRST_ERROR = 400
+SUCCESS = range(200, 300)
 LARGE = 2**20  # bytes from which aiohttp wants a body as a stream, so that writing it does not hold up the loop
 
 REQUESTS = metrics.counter(
@@ -105,7 +105,7 @@ class Wire:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _failure(error, method, path) from error
         self._observe(method, time.perf_counter() - started)
-        if response.status >= FIRST_ERROR:
+        if response.status not in SUCCESS:
             raise from_status(response.status, content, response.headers.get("Retry-After"))
         return content
 
@@ -122,7 +122,7 @@ class Wire:
         except TimeoutError as error:
             raise RequestTimeout(f"GET {path}: no answer in {self.timeout} s") from error
         try:
-            if response.status >= FIRST_ERROR:
+            if response.status not in SUCCESS:
                 async with asyncio.timeout(self.timeout):
                     content = await response.read()
                 raise from_status(response.status, content, response.headers.get("Retry-After"))

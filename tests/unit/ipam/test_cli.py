@@ -179,7 +179,8 @@ ENDINGS = {
     ),
     "no answer": (errors.RequestTimeout("slow"), UNUSABLE, "check that it is up and that the kubeconfig names it\n"),
     "an object of another shape": (msgspec.ValidationError("Expected `str`"), UNUSABLE, "deploy/crds\n"),
-    "a page instead of an answer": (msgspec.DecodeError("malformed"), UNUSABLE, "a login page before it?\n"),
+    "a page instead of an answer": (errors.Unreadable("malformed"), UNUSABLE, "a login page before it?\n"),
+    "a page instead of a list of what is served": (msgspec.DecodeError("?"), UNUSABLE, "a login page before it?\n"),
     "Ctrl-C": (KeyboardInterrupt(), INTERRUPTED, "prog: interrupted\n"),
 }
 

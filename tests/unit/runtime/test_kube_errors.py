@@ -29,6 +29,7 @@ def status(code, reason="", message="m", **details):
         (503, "ServiceUnavailable", errors.ServerError),
         (504, "Timeout", errors.ServerError),
         (418, "", errors.ApiError),
+        (302, "", errors.ServerError),
     ],
 )
 def test_each_answer_has_its_type(code, reason, type_):

@@ -7,15 +7,20 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from services.runtime.clock import SystemClock
 from services.runtime.kube import errors
 from services.runtime.kube.config import Connection, Settings
-from services.runtime.kube.transport import Client
+from services.runtime.kube.events import EventRecorder, Regarding
+from services.runtime.kube.objects import KubeObject, ObjectMeta
+from services.runtime.kube.transport import Client, PatchKind
+from services.runtime.leader import LEASES, LeaderElector
+from services.runtime.leader_decide import Timing
 from tools.pki import Pki
 
 
 @asynccontextmanager
 async def serving(answer, context=None):
-    """A server at the URL it gives: `answer(head, certificate)` returns the status line's rest, headers and body."""
+    """A server at the URL it gives: `answer(request, certificate)` returns status, headers and body."""
     tasks = set()
 
     async def serve(reader, writer):
@@ -26,7 +31,7 @@ async def serving(answer, context=None):
                 head = await reader.readuntil(b"\r\n\r\n")
                 for line in head.lower().split(b"\r\n"):
                     if line.startswith(b"content-length:"):
-                        await reader.readexactly(int(line.partition(b":")[2]))
+                        head += await reader.readexactly(int(line.partition(b":")[2]))
                 status, headers, body = answer(head, certificate)
                 await asyncio.sleep(0.01)
                 fields = {"Content-Length": len(body), **headers}
@@ -64,6 +69,12 @@ class Source:
 
 async def connect(source):
     return Connection(source, await source.read())
+
+
+async def until(condition):
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.01)
 
 
 async def status(client):
@@ -121,3 +132,103 @@ async def test_after_a_client_certificate_is_renewed_no_connection_shows_the_old
             assert [await status(work) for _ in range(8)] == [200] * 8
             assert [await status(lease) for _ in range(3)] == [200] * 3
             assert await asyncio.gather(*(status(work) for _ in range(8))) == [200] * 8
+
+
+# What stands in front of a server may answer in its place
+
+IMPOSTORS = {
+    "a page": ("200 OK", {"Content-Type": "text/html"}, b"<html>maintenance</html>"),
+    "a page in another encoding": ("200 OK", {}, b'{"kind": "\xe9"}'),
+    "JSON that is no object": ("200 OK", {}, b'"ok"'),
+    "a redirect": ("302 Found", {"Location": "https://login.example.org"}, b""),
+    "a redirect with a body": ("307 Temporary Redirect", {"Location": "https://login.example.org"}, b"{}"),
+    "a page of errors": ("503 Service Unavailable", {}, b"<html>maintenance</html>"),
+}
+
+
+class Leases:
+    """Keeps one Lease; the next answer may be an impostor's."""
+
+    def __init__(self):
+        self.lease = None
+        self.version = 0
+        self.impostor = None
+
+    def answer(self, request, _certificate):
+        if self.impostor is not None:
+            impostor, self.impostor = self.impostor, None
+            return impostor
+        head, _, body = request.partition(b"\r\n\r\n")
+        if not head.startswith(b"GET"):
+            self.version += 1
+            self.lease = json.loads(body)
+            self.lease["metadata"]["resourceVersion"] = str(self.version)
+        if self.lease is None:
+            return "404 Not Found", {}, json.dumps({"kind": "Status", "reason": "NotFound", "code": 404}).encode()
+        return "200 OK", {}, json.dumps(self.lease).encode()
+
+
+@pytest.mark.parametrize("impostor", IMPOSTORS.values(), ids=IMPOSTORS)
+async def test_an_answer_of_something_else_costs_nobody_the_leadership(impostor):
+    leases = Leases()
+    async with serving(leases.answer) as url, Client(await connect(Source(url=url))) as client:
+        leases.impostor = impostor
+        elector = LeaderElector(client, "ns", "lease", timing=Timing(15, 10, 0.05))
+        running = asyncio.create_task(elector.run())
+        await asyncio.wait({running, asyncio.create_task(elector.wait_leading())}, return_when=asyncio.FIRST_COMPLETED)
+        for _ in range(3):
+            leases.impostor = impostor
+            await until(lambda: leases.impostor is None or running.done())
+            version = leases.version
+            await until(lambda before=version: leases.version > before or running.done())
+        assert not running.done()
+        assert elector.is_leader
+        running.cancel()
+        leases.impostor = impostor
+        await elector.release()
+
+
+class Hasty(SystemClock):
+    async def sleep(self, seconds):
+        await asyncio.sleep(min(seconds, 0.01))
+
+
+@pytest.mark.parametrize("impostor", IMPOSTORS.values(), ids=IMPOSTORS)
+async def test_an_event_is_written_again_when_something_else_has_answered(impostor):
+    posts, patches = [], []
+
+    def answer(request, _certificate):
+        sent = posts if request.startswith(b"POST") else patches
+        sent.append(request)
+        return impostor if len(sent) == 1 else ("200 OK", {}, b'{"metadata": {"name": "e"}}')
+
+    async with serving(answer) as url, Client(await connect(Source(url=url))) as client:
+        recorder = EventRecorder(client, "groundwork.dev/test", Hasty())
+        running = asyncio.create_task(recorder.run())
+        recorder.event(Regarding("v1", "Thing", "ns", "a", "uid"), "Normal", "Said", "once")
+        await until(lambda: len(posts) == 2 or running.done())
+        recorder.event(Regarding("v1", "Thing", "ns", "a", "uid"), "Normal", "Said", "once")
+        await until(lambda: len(patches) == 2 or running.done())
+        assert not running.done()
+        running.cancel()
+
+
+@pytest.mark.parametrize("name", ["a page", "a redirect"])
+async def test_after_an_answer_of_something_else_the_outcome_is_not_known(name):
+    def calls(client):
+        yield client.get(LEASES, "a", "ns")
+        yield client.list(LEASES)
+        yield client.create(LEASES, KubeObject(metadata=ObjectMeta(name="a", namespace="ns")))
+        yield client.patch(LEASES, "a", "ns", {}, kind=PatchKind.MERGE)
+        yield client.delete(LEASES, "a", "ns")
+
+    async with serving(lambda *_: IMPOSTORS[name]) as url, Client(await connect(Source(url=url))) as client:
+        for call in calls(client):
+            with pytest.raises((errors.ConnectionFailed, errors.ServerError)):
+                await call
+
+
+async def test_a_watch_that_is_redirected_is_not_a_watch_without_rows():
+    async with serving(lambda *_: IMPOSTORS["a redirect"]) as url, Client(await connect(Source(url=url))) as client:
+        with pytest.raises(errors.ServerError):
+            await anext(client.watch(LEASES, resource_version="1", timeout_seconds=1))

@@ -193,6 +193,7 @@ def test_a_history_is_rewound_when_its_versions_go_back(last, event, result):
         (errors.ServerError(503), Trouble.OVERLOADED),
         (errors.ConnectionFailed("reset"), Trouble.UNREACHABLE),
         (errors.RequestTimeout("slow"), Trouble.UNREACHABLE),
+        (errors.Unreadable("<html>"), Trouble.BROKEN),
         (TimeoutError(), Trouble.SILENT),
         (errors.BadRequest(400), Trouble.BROKEN),
         (msgspec.ValidationError("odd"), Trouble.BROKEN),
