@@ -19,6 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from services.runtime.kube.errors import (
+    RETRY_AFTER_LIMIT,
     ApiError,
     ConnectionFailed,
     Forbidden,
@@ -34,7 +35,6 @@ from services.runtime.kube.objects import version
 BASE_DELAY = 0.8
 MAX_DELAY = 30.0
 MIN_DELAY = 0.05
-RETRY_AFTER_LIMIT = 120.0
 SILENT_LIMIT = 5
 """Watches in a row without a single row, bookmarks included, after which the version they resume from is distrusted."""
 UNSERVED_LIMIT = 3

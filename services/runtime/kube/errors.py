@@ -14,6 +14,8 @@ from typing import Any
 import msgspec
 
 MESSAGE_LIMIT = 512
+RETRY_AFTER_LIMIT = 120.0
+"""Seconds, at most, that an answer may ask to wait: a proxy in maintenance names hours, and is back in minutes."""
 
 
 class KubeError(Exception):
@@ -44,7 +46,7 @@ class ApiError(KubeError):
     """The server answered with an error.
 
     `status` is the HTTP code, `reason` the machine-readable word of the Status body ("" when there was none),
-    `retry_after` seconds the server asks to wait, `details` the Status body's details (causes, kind, name).
+    `retry_after` seconds the server asks to wait, RETRY_AFTER_LIMIT at most, `details` the Status body's details (causes, kind, name).
     """
 
     def __init__(
@@ -181,9 +183,9 @@ def _type(code: int, reason: str) -> type[ApiError]:
 
 
 def _seconds(value: object) -> float | None:
-    """Seconds of a Retry-After; dates are not used by the API server and count as absent, zero as well."""
+    """Seconds of a Retry-After, cut; dates are not used by the API server and count as absent, zero as well."""
     try:
         seconds = float(value) if isinstance(value, str | int | float) else 0.0
     except ValueError:
         return None
-    return seconds if 0 < seconds < float("inf") else None
+    return min(seconds, RETRY_AFTER_LIMIT) if 0 < seconds < float("inf") else None

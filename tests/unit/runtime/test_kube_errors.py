@@ -3,7 +3,7 @@ import json
 import pytest
 
 from services.runtime.kube import errors
-from services.runtime.kube.errors import MESSAGE_LIMIT, from_status
+from services.runtime.kube.errors import MESSAGE_LIMIT, RETRY_AFTER_LIMIT, from_status
 
 
 def status(code, reason="", message="m", **details):
@@ -64,6 +64,8 @@ def test_a_long_message_is_cut():
         ("3", {}, 3.0),
         (None, {"retryAfterSeconds": 7}, 7.0),
         ("2", {"retryAfterSeconds": 7}, 2.0),
+        ("3600", {}, RETRY_AFTER_LIMIT),
+        (None, {"retryAfterSeconds": 3600}, RETRY_AFTER_LIMIT),
         ("0", {}, None),
         ("-1", {}, None),
         ("inf", {}, None),
