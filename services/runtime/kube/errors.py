@@ -46,7 +46,8 @@ class ApiError(KubeError):
     """The server answered with an error.
 
     `status` is the HTTP code, `reason` the machine-readable word of the Status body ("" when there was none),
-    `retry_after` seconds the server asks to wait, RETRY_AFTER_LIMIT at most, `details` the Status body's details (causes, kind, name).
+    `retry_after` seconds the server asks to wait, RETRY_AFTER_LIMIT at most, `details` the Status body's details
+    (causes, kind, name).
     """
 
     def __init__(

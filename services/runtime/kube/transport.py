@@ -3,7 +3,7 @@
 Responsible for: paths, queries, bodies and types of get, list, create, update, patch, delete and watch.
 Invariants: every call has a timeout. A PUT carries a resourceVersion. Nothing is retried here except a refused
 credential: whether a failure is worth another try is the caller's knowledge. Writes of a guarded client ask for
-permission right before they are sent.
+permission right before they are sent, each time.
 Must not know: stores, leases, what an object means.
 """
 
@@ -194,9 +194,7 @@ class Client:
         return await self._write("PUT", resource.path(obj.metadata.namespace, _versioned(obj), "status"), obj)
 
     async def _write(self, method: str, path: str, obj: Obj) -> Obj:
-        if self._check is not None:
-            self._check()
-        return understood(decode, await self._wire.send(method, path, encode(obj)), type(obj), path)
+        return understood(decode, await self._wire.send(method, path, encode(obj), check=self._check), type(obj), path)
 
     async def patch(
         self,
@@ -224,9 +222,7 @@ class Client:
         if query:
             path = f"{path}?{urlencode(query)}"
         content = body if isinstance(body, bytes) else encode(body)
-        if self._check is not None:
-            self._check()
-        answer = await self._wire.send("PATCH", path, content, content_type=kind.value)
+        answer = await self._wire.send("PATCH", path, content, content_type=kind.value, check=self._check)
         return understood(decode, answer, as_, path)
 
     async def delete(
@@ -246,10 +242,8 @@ class Client:
         preconditions = {"uid": uid, "resourceVersion": resource_version}
         given = {key: value for key, value in preconditions.items() if value is not None}
         body = encode({"preconditions": given}) if given else None
-        if self._check is not None:
-            self._check()
         path = resource.path(namespace, name)
-        answer = understood(decode, await self._wire.send("DELETE", path, body), as_, path)
+        answer = understood(decode, await self._wire.send("DELETE", path, body, check=self._check), as_, path)
         return None if answer.kind == "Status" or not answer.deleting or answer.finalized else answer
 
     async def raw(
@@ -262,9 +256,8 @@ class Client:
         timeout: float | None = None,  # noqa: ASYNC109 - handed on as one timer for the exchange
     ) -> bytes:
         """Send anything; `path` is encoded already and includes the query. GET and HEAD count as reading."""
-        if self._check is not None and method not in {"GET", "HEAD"}:
-            self._check()
-        return await self._wire.send(method, path, body, timeout=timeout, extra=headers)
+        check = None if method in {"GET", "HEAD"} else self._check
+        return await self._wire.send(method, path, body, timeout=timeout, extra=headers, check=check)
 
 
 def understood(read: Callable[[bytes, type[Obj]], T], answer: bytes, type_: type[Obj], path: str) -> T:

@@ -91,13 +91,16 @@ class Wire:
         accept: str = JSON,
         timeout: float | None = None,  # noqa: ASYNC109 - one timer for the exchange, not one for each await in it
         extra: dict[str, str] | None = None,
+        check: Callable[[], None] | None = None,
     ) -> bytes:
-        """Carry out one exchange; `path` is encoded already and includes the query. Raises KubeError."""
+        """Carry out one exchange; `path` is encoded already and includes the query. Raises KubeError.
+
+        `check` is called right before each request that is sent, the one after a 401 too; what it raises refuses it.
+        """
         limit = self._limit(self.timeout if timeout is None else timeout)
-        _SENT.inc(len(body or b""))
         started = time.perf_counter()
         response = await self._request(
-            method, path, body, content_type=content_type, accept=accept, limit=limit, extra=extra
+            method, path, body, content_type=content_type, accept=accept, limit=limit, extra=extra, check=check
         )
         try:
             content = await response.read()
@@ -154,23 +157,33 @@ class Wire:
         accept: str,
         limit: aiohttp.ClientTimeout,
         extra: dict[str, str] | None = None,
+        check: Callable[[], None] | None = None,
     ) -> aiohttp.ClientResponse:
         """Send and return with the headers of the answer; a 401 is tried once more with renewed credentials."""
         connection = self.connection
         if connection.renew_at is not None and time.monotonic() >= connection.renew_at:
             await connection.renew()
         generation = connection.generation
-        response = await self._exchange(method, path, body, self._prepared(content_type, accept, extra), limit)
+        response = await self._exchange(method, path, body, self._prepared(content_type, accept, extra), limit, check)
         if response.status != UNAUTHORIZED or not await connection.renew(generation):
             return response
         _abort(response)
-        return await self._exchange(method, path, body, self._prepared(content_type, accept, extra), limit)
+        return await self._exchange(method, path, body, self._prepared(content_type, accept, extra), limit, check)
 
     async def _exchange(
-        self, method: str, path: str, body: bytes | None, headers: CIMultiDict[str], limit: aiohttp.ClientTimeout
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: CIMultiDict[str],
+        limit: aiohttp.ClientTimeout,
+        check: Callable[[], None] | None,
     ) -> aiohttp.ClientResponse:
         if self._sessions is None:
             raise RuntimeError("the client is used outside its `async with`")
+        if check is not None:
+            check()
+        _SENT.inc(len(body or b""))
         connection = self.connection
         try:
             response = await self._sessions[limit.total is None].request(

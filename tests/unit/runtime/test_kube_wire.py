@@ -134,6 +134,41 @@ async def test_after_a_client_certificate_is_renewed_no_connection_shows_the_old
             assert await asyncio.gather(*(status(work) for _ in range(8))) == [200] * 8
 
 
+WRITES = {
+    "create": lambda client, lease: client.create(LEASES, lease),
+    "update": lambda client, lease: client.update(LEASES, lease),
+    "update_status": lambda client, lease: client.update_status(LEASES, lease),
+    "patch": lambda client, _: client.patch(LEASES, "a", "ns", {}, kind=PatchKind.MERGE),
+    "delete": lambda client, _: client.delete(LEASES, "a", "ns"),
+    "raw": lambda client, _: client.raw("POST", "/a", body=b"{}"),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+async def test_a_write_is_not_sent_when_leadership_ends_while_the_credentials_are_renewed(write):
+    class Slow(Source):
+        async def read(self):
+            nonlocal leading
+            leading = leading and not self.reads
+            self.settings["authorization"] = f"Bearer {self.reads}"
+            return await super().read()
+
+    def answer(request, _certificate):
+        sent.append(request)
+        return "401 Unauthorized", {}, REFUSED
+
+    def check():
+        if not leading:
+            raise errors.NotLeader("deposed")
+
+    leading, sent = True, []
+    async with serving(answer) as url, Client(await connect(Slow(url=url))) as client:
+        lease = KubeObject(metadata=ObjectMeta(name="a", namespace="ns", resourceVersion="1"))
+        with pytest.raises(errors.NotLeader):
+            await write(client.guarded(check), lease)
+        assert len(sent) == 1
+
+
 # What stands in front of a server may answer in its place
 
 IMPOSTORS = {
