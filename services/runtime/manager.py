@@ -51,6 +51,8 @@ _END_SECONDS: Final = 5.0
 _PROGRESS_SECONDS: Final = 2.0
 _HEARTBEAT_SECONDS: Final = 0.5
 _BLOCKED_SECONDS: Final = 1.0
+_START: Final = "start"
+_ELECTION: Final = "leader election"
 _LOG: Final = log.get("manager")
 _TASKS = metrics.gauge("groundwork_event_loop_tasks", "Tasks of the event loop; grows without end where one is leaked.")
 _LAG = metrics.histogram(
@@ -199,8 +201,9 @@ class Manager:
         try:
             async with asyncio.TaskGroup() as group:
                 self._spawn(group, _Part("heartbeat", self._heartbeat))
-                self._spawn(group, _Part("start", lambda: self._start(group)))
+                self._spawn(group, _Part(_START, lambda: self._start(group)))
                 await self._stop.wait()
+                self._stand_down()
                 await self._drain()
                 self._expect_the_end()
                 for task in self._tasks:
@@ -224,7 +227,7 @@ class Manager:
         if not self._leads:
             return
         if self._elector is not None:
-            self._spawn(group, _Part("leader election", self._campaign))
+            self._spawn(group, _Part(_ELECTION, self._campaign))
             await self._elector.wait_leading()
         for part in self._leading:
             self._spawn(group, part)
@@ -260,6 +263,14 @@ class Manager:
         assert self._elector is not None
         await self._elector.run()
         raise _LeadershipLostError
+
+    def _stand_down(self) -> None:
+        """See that a process which has not begun to lead does not begin while it drains: others wait for the Lease."""
+        tasks = {task.get_name(): task for task in self._tasks}
+        if _START in tasks:
+            tasks[_START].cancel()
+            if _ELECTION in tasks:
+                tasks[_ELECTION].cancel()
 
     async def _drain(self) -> None:
         """Let the controllers finish what they have in hand and servers serve on; a second signal cuts it short."""

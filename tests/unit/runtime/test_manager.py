@@ -320,6 +320,32 @@ async def test_a_process_that_still_waits_stops_at_once(waits_for):
     assert journal[-1] == "released"
 
 
+@pytest.mark.parametrize("waits_for", ["caches", "leadership"])
+async def test_a_process_that_stands_by_does_not_begin_to_work_while_it_drains(waits_for):
+    async def drain():
+        journal.append("drain")
+        elector.won.set()
+        reflector.go.set()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        journal.append("drained")
+
+    journal = []
+    elector = Elector(journal, wins=False)
+    manager = Manager(LOOPBACK, elector=elector)
+    reflector = Reflector("pools", ready=waits_for != "caches")
+    manager.add_reflector(reflector)
+    manager.add_runnable("leader", writer(journal, "leader runnable"), needs_leader=True)
+    manager.add_drain("server", drain)
+    async with started(manager) as task:
+        await until(lambda: waits_for == "caches" or "election" in journal)
+        manager.stop("test")
+        assert await task == 0
+    assert "election" not in journal[journal.index("drain") :]
+    assert "election ended" not in journal[journal.index("drained") :]
+    assert "leader runnable" not in journal
+
+
 async def test_signal_handlers_are_gone_when_the_manager_has_ended():
     manager = Manager(LOOPBACK)
     async with started(manager):
