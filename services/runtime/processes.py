@@ -203,7 +203,11 @@ class Supervisor:
         pause = shortest
         while not self._stop.is_set():
             started = self._clock.monotonic()
-            code = await self._run_one(other)
+            try:
+                code: int | None = await self._run_one(other)
+            except OSError as error:  # no memory, or as many processes as there may be: that passes
+                code = None
+                _LOG.error("A process cannot be started", process=other.number, error=error)
             if self._stop.is_set():
                 return
             if self._clock.monotonic() - started > _SOUND_SECONDS:

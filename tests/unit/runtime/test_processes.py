@@ -1,8 +1,13 @@
-"""Metrics of several processes as one."""
+"""Metrics of several processes as one, and processes that cannot be started."""
+
+import asyncio
+import socket
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from services.runtime.processes import Family, combined
+from services.runtime import processes
+from services.runtime.clock import SystemClock
+from services.runtime.processes import Family, Supervisor, combined
 
 
 def registry(asked, open_now, seconds=()):
@@ -58,3 +63,30 @@ def test_series_that_only_one_process_has_are_kept():
     found = samples(combined(registry(1, 1).collect(), {"1": families(made)}))
     assert found["rare_total", ("why", "x")] == 1
     assert found["asked_total", ("path", "/a")] == 1
+
+
+async def test_a_process_that_cannot_be_started_is_tried_again(tmp_path, logged, monkeypatch):
+    monkeypatch.setattr(processes, "_BACKOFF_SECONDS", (0.05, 0.05))
+    command = tmp_path / "command"
+
+    def records(message):
+        return [record for record in logged() if record["msg"] == message]
+
+    async def until(condition):
+        async with asyncio.timeout(20):
+            while not condition():  # noqa: ASYNC110 - it happens in another process
+                await asyncio.sleep(0.01)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        supervisor = Supervisor(1, listener, SystemClock(), [str(command)])
+        running = asyncio.create_task(supervisor.run())
+        await until(lambda: len(records("A process cannot be started")) >= 2 or running.done())
+        assert not running.done()
+        assert supervisor.check() == "process 1: starting"
+        fresh = tmp_path / "fresh"
+        fresh.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\nexec sleep 60\n")
+        fresh.chmod(0o755)
+        fresh.rename(command)
+        await until((tmp_path / "started").exists)
+        await supervisor.drain()
+        await running
