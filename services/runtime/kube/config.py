@@ -40,6 +40,8 @@ CONNECTION_LIMIT = 128
 KEEPALIVE = 30.0
 """Seconds for which an idle connection is kept: shorter than what load balancers in front of API servers allow."""
 
+IMPERSONATION = ("as", "as-uid", "as-groups", "as-user-extra")
+
 _logger = log.get("runtime.config")
 
 
@@ -233,6 +235,7 @@ class Kubeconfig:
                     f"{self.description} has no context {self._context} (kubectl config get-contexts lists them)"
                 ) from error
             raise ConfigError(f"{self.description} cannot be used: {type(error).__name__}: {error}") from error
+        self._refuse_impersonation(loader)
         return Settings(
             url=str(configuration.host),
             authorization=configuration.api_key.get("BearerToken"),
@@ -244,6 +247,16 @@ class Kubeconfig:
             proxy=configuration.proxy,
             renew_in=_renew_in(loader),
         )
+
+    def _refuse_impersonation(self, loader: Any) -> None:
+        """Raise ConfigError for a user who acts as another one, which is not supported: he would have more rights."""
+        user = loader._user  # noqa: SLF001 - as in `_renew_in`
+        fields = [field for field in IMPERSONATION if user is not None and user.safe_get(field)]
+        if fields:
+            raise ConfigError(
+                f"{self.description} cannot be used: "
+                f"its user has {', '.join(fields)}, and impersonation is not supported"
+            )
 
 
 def _renew_in(loader: Any) -> float | None:

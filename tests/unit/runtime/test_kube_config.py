@@ -140,6 +140,14 @@ async def test_a_certificate_that_cannot_be_loaded_is_refused(tmp_path):
         await config.load(kubeconfig(tmp_path, {"token": "t"}, {"certificate-authority": str(broken)}))
 
 
+@pytest.mark.parametrize(
+    "field", [{"as": "viewer"}, {"as-uid": "1"}, {"as-groups": ["g"]}, {"as-user-extra": {"k": ["v"]}}]
+)
+async def test_a_user_who_acts_as_another_is_refused_since_he_would_have_more_rights(tmp_path, field):
+    with pytest.raises(ConfigError, match=f"its user has {next(iter(field))}, and impersonation is not supported"):
+        await config.load(kubeconfig(tmp_path, {"token": "t", **field}))
+
+
 # What it says
 
 
