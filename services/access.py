@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import argparse
 
 DEFAULT_KUBECONFIG = Path("~/.kube/config")
+LOGIN_LIMIT = 300.0
+"""Seconds for an exec plugin of a command's user, who may have to log in in a browser."""
 NAMESPACES = "namespaces"
 CONTEXTS = "contexts"
 FILES = "files"
@@ -55,7 +57,8 @@ def add_namespaces(parser: argparse.ArgumentParser, text: str) -> None:
 
 async def connect(options: argparse.Namespace) -> config.Connection:
     """Find the cluster that the flags or the environment name. Raises ConfigError."""
-    return await config.load(options.kubeconfig or _own_kubeconfig(options.context), options.context or "")
+    kubeconfig = options.kubeconfig or _own_kubeconfig(options.context)
+    return await config.load(kubeconfig, options.context or "", limit=LOGIN_LIMIT)
 
 
 def contexts(kubeconfig: str | None) -> list[str]:

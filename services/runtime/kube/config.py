@@ -3,15 +3,16 @@
 Responsible for: finding a configuration (a given path, $KUBECONFIG, the pod's service account), and saying what was
 tried when there is none; the TLS context; the authorization header, renewed when a token file is rotated, when an exec
 plugin's token is about to expire, and when the server refuses it.
-Invariants: the only module that imports kubernetes_asyncio, and only its loaders (they cover exec plugins, OIDC and
-merged files). HTTP(S)_PROXY is ignored, since the API server is inside; a `proxy-url` of the kubeconfig counts. No
-credential is logged.
+Invariants: a source is read once at a time and within a limit, and nobody who gives up waiting for it ends that. The
+only module that imports kubernetes_asyncio, and only its loaders (they cover OIDC and merged files). HTTP(S)_PROXY is
+ignored, since the API server is inside; a `proxy-url` of the kubeconfig counts. No credential is logged.
 Must not know: requests.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import ssl
 import time
@@ -23,6 +24,7 @@ import aiohttp
 from msgspec import Struct
 
 from services.runtime import log
+from services.runtime.kube import plugin
 from services.runtime.kube.connector import Connector
 from services.runtime.kube.errors import ConfigError
 
@@ -34,6 +36,8 @@ TOKEN_PERIOD = 60.0
 """Seconds after which a token file is read again; the kubelet rotates it minutes before the old token expires."""
 EXPIRY_MARGIN = 60.0
 RETRY_PERIOD = 10.0
+READ_LIMIT = 10.0
+"""Seconds that reading a source may take, an exec plugin included."""
 CONNECT_TIMEOUT = 5.0
 CONNECTION_LIMIT = 128
 """Requests in flight at a time; more of them wait. Streams are not counted: they would take every connection."""
@@ -75,12 +79,12 @@ class Connection:
 
     `authorization` is the value of the header or None; `tls` is what a connection is opened with, None without TLS, and
     another object whenever a certificate has changed; `generation` counts the changes of both. `renew_at` is the
-    monotonic time from which `renew` should be awaited before the next request.
+    monotonic time from which the credentials should be read again; `renew_when_due` is called before each request.
     """
 
     def __init__(self, source: Source, settings: Settings) -> None:
         self._source = source
-        self._lock = asyncio.Lock()
+        self._reading: asyncio.Task[bool] | None = None
         self._files = _stamps(settings)
         self.url = settings.url.rstrip("/")
         self.server_hostname = settings.server_hostname
@@ -112,25 +116,40 @@ class Connection:
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
         )
 
+    def renew_when_due(self) -> None:
+        """Begin to read the credentials again when it is time; nobody waits, since those there are last a while yet."""
+        if self._due:
+            self._read_again()
+
     async def renew(self, refused: int | None = None) -> bool:
         """Read the credentials again; whether they may be worth another try.
 
         `refused` is the `generation` that the server answered 401 to: nothing is read when another task has renewed it
-        in the meantime. Without it nothing is read before `renew_at`. A source that cannot be read is logged and leaves
-        the credentials as they are.
+        in the meantime. Without it nothing is read before `renew_at`. A source that cannot be read within READ_LIMIT is
+        logged and leaves the credentials as they are. Whoever asks meanwhile waits for the same reading, which goes on
+        when one of them is cancelled.
         """
-        async with self._lock:
-            if refused is not None and refused != self.generation:
-                return True
-            if refused is None and (self.renew_at is None or time.monotonic() < self.renew_at):
-                return True
-            try:
-                settings = await self._source.read()
-            except ConfigError as error:
-                _logger.warning("Cannot renew the credentials", source=self._source.description, error=error)
-                self.renew_at = time.monotonic() + RETRY_PERIOD
-                return False
-            return self._take(settings)
+        if not self._due if refused is None else refused != self.generation:
+            return True
+        return await asyncio.shield(self._read_again())
+
+    @property
+    def _due(self) -> bool:
+        return self.renew_at is not None and time.monotonic() >= self.renew_at
+
+    def _read_again(self) -> asyncio.Task[bool]:
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._renewed())
+        return self._reading
+
+    async def _renewed(self) -> bool:
+        try:
+            settings = await _read(self._source, READ_LIMIT)
+        except ConfigError as error:
+            _logger.warning("Cannot renew the credentials", source=self._source.description, error=error)
+            self.renew_at = time.monotonic() + RETRY_PERIOD
+            return False
+        return self._take(settings)
 
     def _take(self, settings: Settings) -> bool:
         """Adopt the credentials of a reading; whether anything is new."""
@@ -152,13 +171,23 @@ class Connection:
         return changed
 
 
-async def load(kubeconfig: str | os.PathLike[str] | None = None, context: str = "") -> Connection:
+async def load(
+    kubeconfig: str | os.PathLike[str] | None = None, context: str = "", *, limit: float = READ_LIMIT
+) -> Connection:
     """Find the configuration: `kubeconfig`, else $KUBECONFIG, else the pod's service account. Raises ConfigError.
 
-    `context` is one of the kubeconfig's, "" for its current one.
+    `context` is one of the kubeconfig's, "" for its current one; `limit` is in seconds, for an exec plugin.
     """
     source = find(kubeconfig, os.environ, context)
-    return Connection(source, await source.read())
+    return Connection(source, await _read(source, limit))
+
+
+async def _read(source: Source, limit: float) -> Settings:
+    try:
+        async with asyncio.timeout(limit):
+            return await source.read()
+    except TimeoutError as error:
+        raise ConfigError(f"{source.description} gave no credentials within {limit:g} s") from error
 
 
 def find(kubeconfig: str | os.PathLike[str] | None, environ: Mapping[str, str], context: str = "") -> Source:
@@ -218,24 +247,30 @@ class Kubeconfig:
             raise ConfigError(f"{self.description} does not exist")
         # 40 MB and half a second that a pod, which has no kubeconfig, is spared.
         from kubernetes_asyncio import client as upstream_client  # noqa: PLC0415 - see above
-        from kubernetes_asyncio import config as upstream  # noqa: PLC0415 - see above
+        from kubernetes_asyncio.config import kube_config as upstream  # noqa: PLC0415 - see above
 
         configuration = upstream_client.Configuration()
         try:
-            # persist_config writes renewed tokens into the user's file, which is not a service's to change.
-            loader = await upstream.load_kube_config(
-                config_file=self._paths,
-                context=self._context or None,
-                client_configuration=configuration,
-                persist_config=False,
+            # Without a persister: it would write renewed tokens into the user's file, which is not a service's to
+            # change.
+            loader = upstream.KubeConfigLoader(
+                config_dict=upstream.KubeConfigMerger(self._paths).config,
+                active_context=self._context or None,
+                config_base_path=None,
             )
+            node = loader._user  # noqa: SLF001 - the loader has no public way to tell which user it found
+            user: dict[str, Any] = {} if node is None else node.value
+            self._refuse_impersonation(user)
+            renew_in = await _run_plugin(user) if "exec" in user else TOKEN_PERIOD if "tokenFile" in user else None
+            await loader.load_and_set(configuration)
+        except ConfigError:
+            raise
         except Exception as error:  # a malformed file surfaces as nearly any type (TypeError, KeyError, YAML's)
             if self._context and f"name {self._context} in" in str(error):
                 raise ConfigError(
                     f"{self.description} has no context {self._context} (kubectl config get-contexts lists them)"
                 ) from error
             raise ConfigError(f"{self.description} cannot be used: {type(error).__name__}: {error}") from error
-        self._refuse_impersonation(loader)
         return Settings(
             url=str(configuration.host),
             authorization=configuration.api_key.get("BearerToken"),
@@ -245,13 +280,12 @@ class Kubeconfig:
             verify=configuration.verify_ssl,
             server_hostname=configuration.tls_server_name,
             proxy=configuration.proxy,
-            renew_in=_renew_in(loader),
+            renew_in=renew_in,
         )
 
-    def _refuse_impersonation(self, loader: Any) -> None:
+    def _refuse_impersonation(self, user: Mapping[str, Any]) -> None:
         """Raise ConfigError for a user who acts as another one, which is not supported: he would have more rights."""
-        user = loader._user  # noqa: SLF001 - as in `_renew_in`
-        fields = [field for field in IMPERSONATION if user is not None and user.safe_get(field)]
+        fields = [field for field in IMPERSONATION if user.get(field)]
         if fields:
             raise ConfigError(
                 f"{self.description} cannot be used: "
@@ -259,14 +293,24 @@ class Kubeconfig:
             )
 
 
-def _renew_in(loader: Any) -> float | None:
-    """Seconds until the credentials of a kubeconfig should be read again."""
-    expiry = getattr(loader, "exec_plugin_expiry", None)
-    if expiry is not None:
-        left: float = (expiry - datetime.now(UTC)).total_seconds()
-        return max(RETRY_PERIOD, left - EXPIRY_MARGIN)
-    user = loader._user  # noqa: SLF001 - the loader has no public way to tell which kind of user it found
-    return TOKEN_PERIOD if user is not None and "tokenFile" in user else None
+async def _run_plugin(user: dict[str, Any]) -> float | None:
+    """Put what the exec plugin of a kubeconfig's user gives in its place: the loader would leave one that hangs behind.
+
+    Returns the seconds until it should be run again, None when it gives no expiry.
+    """
+    status = await plugin.run(user.pop("exec"))
+    token, certificate, key = (status.get(name) for name in ("token", "clientCertificateData", "clientKeyData"))
+    if not token and not (certificate and key):
+        raise plugin.PluginError("the exec plugin gave neither a token nor a certificate with its key")
+    if token:
+        user["token"] = token
+    if certificate and key:
+        user["client-certificate-data"] = base64.b64encode(certificate.encode())
+        user["client-key-data"] = base64.b64encode(key.encode())
+    if not status.get("expirationTimestamp"):
+        return None
+    left: float = (datetime.fromisoformat(status["expirationTimestamp"]) - datetime.now(UTC)).total_seconds()
+    return max(RETRY_PERIOD, left - EXPIRY_MARGIN)
 
 
 def _tls_context(settings: Settings, before: ssl.SSLContext | None = None) -> ssl.SSLContext:

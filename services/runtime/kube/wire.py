@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 JSON = "application/json"
 DEFAULT_TIMEOUT = 10.0
 UNAUTHORIZED = 401
+_LEAST = 0.001  # seconds; aiohttp takes zero for no limit
 SUCCESS = range(200, 300)
 LARGE = 2**20  # bytes from which aiohttp wants a body as a stream, so that writing it does not hold up the loop
 
@@ -97,10 +98,10 @@ class Wire:
 
         `check` is called right before each request that is sent, the one after a 401 too; what it raises refuses it.
         """
-        limit = self._limit(self.timeout if timeout is None else timeout)
+        seconds = self.timeout if timeout is None else timeout
         started = time.perf_counter()
         response = await self._request(
-            method, path, body, content_type=content_type, accept=accept, limit=limit, extra=extra, check=check
+            method, path, body, content_type=content_type, accept=accept, seconds=seconds, extra=extra, check=check
         )
         try:
             content = await response.read()
@@ -121,7 +122,7 @@ class Wire:
         """
         try:
             async with asyncio.timeout(self.timeout):
-                response = await self._request("GET", path, accept=accept, limit=self._limit(None))
+                response = await self._request("GET", path, accept=accept, seconds=None)
         except TimeoutError as error:
             raise RequestTimeout(f"GET {path}: no answer in {self.timeout} s") from error
         try:
@@ -155,20 +156,38 @@ class Wire:
         *,
         content_type: str = JSON,
         accept: str,
-        limit: aiohttp.ClientTimeout,
+        seconds: float | None,
         extra: dict[str, str] | None = None,
         check: Callable[[], None] | None = None,
     ) -> aiohttp.ClientResponse:
-        """Send and return with the headers of the answer; a 401 is tried once more with renewed credentials."""
+        """Send and return with the headers of the answer; a 401 is tried once more with renewed credentials.
+
+        All of that, and reading the answer, ends within so many `seconds`; None leaves it to the caller.
+        """
         connection = self.connection
-        if connection.renew_at is not None and time.monotonic() >= connection.renew_at:
-            await connection.renew()
+        connection.renew_when_due()
+        ends = None if seconds is None else asyncio.get_running_loop().time() + seconds
         generation = connection.generation
-        response = await self._exchange(method, path, body, self._prepared(content_type, accept, extra), limit, check)
-        if response.status != UNAUTHORIZED or not await connection.renew(generation):
+        limit, headers = self._limit(seconds), self._prepared(content_type, accept, extra)
+        response = await self._exchange(method, path, body, headers, limit, check)
+        if response.status != UNAUTHORIZED:
+            return response
+        try:
+            async with asyncio.timeout_at(ends):
+                renewed = await connection.renew(generation)
+        except BaseException as error:
+            _abort(response)
+            if isinstance(error, TimeoutError):
+                raise RequestTimeout(f"{method} {path.partition('?')[0]}: the credentials cannot be renewed") from error
+            raise
+        if not renewed:
             return response
         _abort(response)
-        return await self._exchange(method, path, body, self._prepared(content_type, accept, extra), limit, check)
+        if ends is not None:
+            left = max(_LEAST, ends - asyncio.get_running_loop().time())
+            limit = aiohttp.ClientTimeout(total=left, sock_connect=5.0)
+        headers = self._prepared(content_type, accept, extra)
+        return await self._exchange(method, path, body, headers, limit, check)
 
     async def _exchange(
         self,

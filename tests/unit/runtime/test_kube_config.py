@@ -4,11 +4,12 @@ import ssl
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import yaml
 
-from services.runtime.kube import config
+from services.runtime.kube import config, plugin
 from services.runtime.kube.config import Connection, InCluster, Kubeconfig, Settings, find
 from services.runtime.kube.errors import ConfigError
 from tools.pki import Pki
@@ -304,3 +305,118 @@ async def test_an_exec_plugin_that_fails_is_an_error_with_its_words(tmp_path):
     }
     with pytest.raises(ConfigError, match="log in first"):
         await Kubeconfig(str(kubeconfig(tmp_path, {"exec": plugin})), "--kubeconfig").read()
+
+
+def hanging_plugin(folder):
+    """A kubeconfig whose plugin hangs, with a process of its own, and writes the numbers of both to `pids`."""
+    script = f"echo $$ > {folder}/new; sleep 600 & echo $! >> {folder}/new; mv {folder}/new {folder}/pids; wait"
+    version = "client.authentication.k8s.io/v1"
+    return kubeconfig(folder, {"exec": {"apiVersion": version, "command": "sh", "args": ["-c", script]}})
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def read(path):
+    return Path(path).read_text()
+
+
+async def ended(pids):
+    async with asyncio.timeout(20):
+        while any(alive(pid) for pid in pids.read_text().split()):  # noqa: ASYNC110 - in another process
+            await asyncio.sleep(0.01)
+
+
+async def test_an_exec_plugin_that_hangs_is_given_up_and_ended_with_what_it_has_started(tmp_path):
+    path, pids = hanging_plugin(tmp_path), tmp_path / "pids"
+    async with asyncio.timeout(20):
+        with pytest.raises(ConfigError, match=r"gave no credentials within 0\.5 s"):
+            await config.load(path, limit=0.5)
+        while not pids.exists():  # on a busy machine it may not have come so far
+            with pytest.raises(ConfigError):
+                await config.load(path, limit=2.0)
+    await ended(pids)
+
+
+async def test_an_exec_plugin_ends_with_whoever_waits_for_it(tmp_path):
+    path, pids = hanging_plugin(tmp_path), tmp_path / "pids"
+    reading = asyncio.create_task(Kubeconfig(str(path), "--kubeconfig").read())
+    async with asyncio.timeout(20):
+        while not pids.exists():  # noqa: ASYNC110 - in another process
+            await asyncio.sleep(0.01)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    await ended(pids)
+
+
+async def test_an_exec_plugin_that_is_given_up_while_it_starts_is_ended_too():
+    section = {"apiVersion": "v1", "command": "sh", "args": ["-c", "sleep 600 & wait"]}
+    for turns in range(6):
+        running = asyncio.create_task(plugin.run(section))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        time.sleep(0.05)  # so that it has come to start its own process  # noqa: ASYNC251
+        running.cancel()
+        async with asyncio.timeout(20):
+            with pytest.raises(asyncio.CancelledError):
+                await running
+
+
+async def test_a_renewal_that_takes_too_long_is_given_up_and_tried_again_later(monkeypatch, logged):
+    class Hung(Counting):
+        async def read(self):
+            if self.reads:
+                await asyncio.Event().wait()
+            return await super().read()
+
+    monkeypatch.setattr(config, "READ_LIMIT", 0.05)
+    connection = await connect(Hung())
+    assert not await connection.renew(connection.generation)
+    assert "gave no credentials within 0.05 s" in logged()[0]["error"]
+    assert connection.renew_at > time.monotonic() + 5
+
+
+def answering_plugin(folder, answer):
+    version = "client.authentication.k8s.io/v1"
+    if isinstance(answer, dict):
+        answer = json.dumps({"apiVersion": version, "kind": "ExecCredential", **answer})
+    script = "import os, sys; sys.stdout.write(sys.argv[1].replace('TOKEN', os.environ.get('WORD', '')))"
+    section = {"apiVersion": version, "command": sys.executable, "args": ["-c", script, answer]}
+    section["env"] = [{"name": "WORD", "value": "from-env"}]
+    return kubeconfig(folder, {"exec": section, "token": "not-this"})
+
+
+async def test_an_exec_plugin_may_give_a_certificate_and_gets_its_environment(tmp_path):
+    pair = Pki(tmp_path / "pki").client("admin", "admin", "")
+    texts = {"clientCertificateData": pair.certificate.read_text(), "clientKeyData": pair.key.read_text()}
+    source = Kubeconfig(str(answering_plugin(tmp_path, {"status": {"token": "TOKEN", **texts}})), "--kubeconfig")
+    settings = await source.read()
+    assert (settings.authorization, settings.renew_in) == ("Bearer from-env", None)
+    assert [read(path) for path in (settings.cert_file, settings.key_file)] == list(texts.values())
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ("<html>", "printed no JSON"),
+        ("[]", "printed no ExecCredential of client.authentication.k8s.io/v1"),
+        ({"apiVersion": "client.authentication.k8s.io/v1beta1"}, "printed no ExecCredential of"),
+        ({}, "without a status"),
+        ({"status": {}}, "neither a token nor a certificate with its key"),
+        ({"status": {"clientCertificateData": "c"}}, "neither a token nor a certificate with its key"),
+        ({"status": {"token": "t", "expirationTimestamp": "soon"}}, "soon"),
+    ],
+)
+async def test_an_exec_plugin_that_gives_no_credentials_is_an_error_that_says_so(tmp_path, answer, message):
+    with pytest.raises(ConfigError, match=message):
+        await Kubeconfig(str(answering_plugin(tmp_path, answer)), "--kubeconfig").read()
+
+
+async def test_an_exec_section_without_a_command_is_an_error_that_says_so(tmp_path):
+    with pytest.raises(ConfigError, match="the exec section has no command"):
+        await config.load(kubeconfig(tmp_path, {"exec": {"apiVersion": "client.authentication.k8s.io/v1"}}))

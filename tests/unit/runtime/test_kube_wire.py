@@ -134,6 +134,50 @@ async def test_after_a_client_certificate_is_renewed_no_connection_shows_the_old
             assert await asyncio.gather(*(status(work) for _ in range(8))) == [200] * 8
 
 
+class Hung(Source):
+    """Can be read once; later it takes until `go`."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.go = asyncio.Event()
+
+    async def read(self):
+        self.reads += 1
+        if self.reads > 1:
+            await self.go.wait()
+            self.settings["authorization"] = "Bearer new"
+        return Settings(**self.settings)
+
+
+def takes_new_only(request, _certificate):
+    return ("200 OK", {}, b"{}") if b"Bearer new" in request else ("401 Unauthorized", {}, REFUSED)
+
+
+async def test_a_request_ends_in_time_while_its_credentials_are_renewed_and_all_wait_for_one_reading():
+    async with serving(takes_new_only) as url:
+        source = Hung(url=url, authorization="Bearer old")
+        async with Client(await connect(source), timeout=0.2) as client, asyncio.timeout(20):
+            assert await asyncio.gather(*(status(client) for _ in range(5))) == [errors.RequestTimeout] * 5
+            with pytest.raises(errors.RequestTimeout):
+                await anext(client.watch(LEASES, resource_version="1", timeout_seconds=1))
+            assert source.reads == 2
+            source.go.set()
+            assert await status(client) == 200
+            assert source.reads == 2
+
+
+async def test_a_request_does_not_wait_for_a_renewal_that_is_only_due():
+    async with serving(lambda *_: ("200 OK", {}, b"{}")) as url:
+        source = Hung(url=url, authorization="Bearer old")
+        connection = await connect(source)
+        async with Client(connection) as client, asyncio.timeout(20):
+            connection.renew_at = 0.0
+            assert await status(client) == 200
+            source.go.set()
+            await connection.renew()
+            assert (connection.authorization, source.reads) == ("Bearer new", 2)
+
+
 WRITES = {
     "create": lambda client, lease: client.create(LEASES, lease),
     "update": lambda client, lease: client.update(LEASES, lease),
