@@ -62,7 +62,8 @@ class Collector:
         """Put objects on the list and take others off; return those of `add` that do not exist."""
         added, removed = set(add), set(remove)
         with self._lock:
-            self._listed = (self._listed | added) - removed
+            self._listed |= added
+            self._listed -= removed
             for reference in removed:
                 self._state.pop(reference, None)
                 self._values.pop(reference, None)

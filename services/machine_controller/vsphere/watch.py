@@ -60,6 +60,8 @@ class Watch:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._followed: dict[Ref, _Followed] = {}
+        self._moved: set[Ref] = set()
+        """Objects that are followed, or are not any more, since vCenter's list was last made equal."""
         self._changed = asyncio.Event()
         self._interrupted = asyncio.Event()
         self._threads = Threads(f"{session.server}-watch", size=1, limit=8)
@@ -80,7 +82,7 @@ class Watch:
         followed.notify[token] = notify
         if followed.last is not None:
             asyncio.get_running_loop().call_soon(self._tell, followed, token, followed.last)
-        self._changed.set()
+        self._move(reference)
         if self._runner is None and not self._closed:
             self._runner = asyncio.create_task(self._run())
 
@@ -88,9 +90,13 @@ class Watch:
             followed.notify.pop(token, None)
             if not followed.notify and self._followed.get(reference) is followed:
                 del self._followed[reference]
-                self._changed.set()
+                self._move(reference)
 
         return stop
+
+    def _move(self, reference: Ref) -> None:
+        self._moved.add(reference)
+        self._changed.set()
 
     def last(self, reference: Ref) -> Update | None:
         """Return the last known state of a followed object."""
@@ -204,21 +210,24 @@ class Watch:
             await self._session.attempt("end the watch", lambda _: collector.end(), api, seconds=_SLACK_SECONDS)
 
     async def _keep_listed(self, api: Api, collector: Collector) -> None:
-        """Make vCenter's list equal to what is followed, over and over."""
+        """Make vCenter's list equal to what is followed, over and over: of thousands of objects, by what differs."""
         listed: set[Ref] = set()
+        stale: set[Ref] = set()
+        self._moved = set(self._followed)
         while True:
             await self._changed.wait()
             self._changed.clear()
-            wanted = set(self._followed)
-            missing, stale = wanted - listed, listed - wanted
-            if not missing and len(stale) < _KEPT_STALE:
-                self._retell(wanted & listed, collector)
-                continue
-            change = partial(_changed, collector, missing, stale)
-            gone = await self._session.attempt("follow objects", change, api, seconds=_SETUP_SECONDS)
-            listed = wanted - gone
-            for reference in gone:
-                self._deliver(Gone(reference))
+            moved, self._moved = self._moved, set()
+            wanted = {reference for reference in moved if reference in self._followed}
+            missing, stale = wanted - listed, (stale | ((moved - wanted) & listed)) - wanted
+            if missing or len(stale) >= _KEPT_STALE:
+                change = partial(_changed, collector, missing, stale)
+                gone = await self._session.attempt("follow objects", change, api, seconds=_SETUP_SECONDS)
+                listed |= missing - gone
+                listed -= stale
+                stale = set()
+                for reference in gone:
+                    self._deliver(Gone(reference))
             self._retell(wanted & listed, collector)
 
     def _retell(self, references: set[Ref], collector: Collector) -> None:
@@ -241,7 +250,7 @@ class Watch:
             self._tell(followed, token, update)
         if isinstance(update, Gone) and self._followed.get(update.ref) is followed:
             del self._followed[update.ref]
-            self._changed.set()
+            self._move(update.ref)
 
     def _tell(self, followed: _Followed, token: object, update: Update) -> None:
         notify = followed.notify.get(token)

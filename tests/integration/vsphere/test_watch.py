@@ -98,6 +98,30 @@ async def test_an_object_followed_anew_while_still_listed_is_told_again(vc, made
     await until(lambda: len(alone) > 1)
 
 
+class _Unwalked(dict):
+    """Objects that are followed, of which there may be thousands: one more must not cost a look at each."""
+
+    def __iter__(self):
+        raise AssertionError("every object that is followed was looked at")
+
+    keys = values = items = __iter__
+
+
+async def test_one_more_object_costs_no_look_at_all_that_are_followed(vc, made, name):
+    first, second, third = [await made(f"{name}-{number}") for number in range(3)]
+    heard = _Heard()
+    vc.watch.follow(first.ref, heard.append)
+    await until(lambda: heard)
+    vc.watch._followed = _Unwalked(vc.watch._followed)
+    stop = vc.watch.follow(second.ref, heard.append)
+    await until(lambda: heard.latest.ref == second.ref)
+    stop()
+    vc.watch.follow(third.ref, heard.append)
+    await until(lambda: heard.latest.ref == third.ref)
+    vc.watch.follow(Ref("VirtualMachine", "vm-999999"), heard.append)
+    await until(lambda: isinstance(heard.latest, Gone))
+
+
 async def test_nothing_is_polled_while_nothing_happens(sim, vc, made, name):
     vms = await asyncio.gather(*(made(f"{name}-{i}") for i in range(5)))
     heard = _Heard()
