@@ -141,18 +141,18 @@ async def test_cluster_api_may_be_installed_and_upgraded_while_the_allocator_run
     tenant = await Tenant.create(kube, capi="v1beta1")
     await tenant.pool("pool", "10.0.0.1-10.0.0.9")
     assert await tenant.give("metal3") == "10.0.0.1"
-    await tenant.claim("named", labels={api.CLUSTER_NAME_LABEL: "cluster"})
-    await tenant.refused("named", "AllocationFailed", METAL3, "does not exist")
 
     bare.install_crds(*before_1_9())
     assert await tenant.give("old", kind=CAPI) == "10.0.0.2"
 
     bare.install_crds(*capi.crds())
     later = Tenant(kube, tenant.namespace, tenant.domain)
+    await later.claim("named", kind=CAPI, labels={api.CLUSTER_NAME_LABEL: "cluster"})
+    await later.refused("named", "AllocationFailed", CAPI, "does not exist")
     assert await later.give("new", kind=CAPI) == "10.0.0.3"
     assert (await later.bound("old", CAPI)).ip == "10.0.0.2"
     await later.cluster("cluster")
-    assert (await tenant.bound("named")).ip == "10.0.0.4"
+    assert (await later.bound("named", CAPI)).ip == "10.0.0.4"
     allocator.restart()
     for name, kind in (("old", CAPI), ("new", CAPI), ("metal3", METAL3)):
         assert condition((await later.bound(name, kind)).claim)["status"] == "True"
